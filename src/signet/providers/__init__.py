@@ -1,0 +1,1 @@
+"""Outside machinery behind narrow doors: each module speaks to one thing that is not ours."""
