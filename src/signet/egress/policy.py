@@ -232,7 +232,8 @@ def _rules_in_order(destinations: Iterable[Destination]) -> list[dict[str, objec
 
 
 _MEMBERS = frozenset(
-    ["host", "port", "methods", "path_prefix", "max_body", "content_types", "idempotent", "delivery", "secret", "schedule", "concurrency"]
+    ("host", "port", "methods", "path_prefix", "max_body", "content_types")
+    + ("idempotent", "delivery", "secret", "schedule", "concurrency")
 )
 
 
@@ -293,7 +294,7 @@ class _Fields:
 
     def _path_prefix(self) -> str | None:
         prefix = self._text("path_prefix")
-        if prefix is not None and (not _PREFIX.fullmatch(prefix) or _AMBIGUOUS(prefix)):
+        if prefix is not None and (not _PREFIX.fullmatch(prefix) or _leaves_prefix(prefix)):
             raise self._invalid("member 'path_prefix' must be a plain absolute path")
         return prefix
 
