@@ -1,0 +1,40 @@
+"""Public signing keys, from which the JWKS is served. A node inserts its key before it signs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from signet.storage.tx import ReadTx, Tx
+
+
+class StoredKey(NamedTuple):
+    """An Ed25519 public key and its life; times in microseconds, None where not set."""
+
+    kid: str
+    public: bytes
+    alias: str | None
+    created_us: int
+    nbf_us: int | None
+    exp_us: int | None
+    retired_us: int | None
+    revoked_us: int | None
+
+
+async def publish(tx: Tx, key: StoredKey) -> bool:
+    """Insert a key; False when it was there already (its life is left as it is)."""
+    raise NotImplementedError
+
+
+async def retire(tx: Tx, kid: str, *, retired_us: int, exp_us: int | None = None) -> bool:
+    """The key signs nothing new from then on; False: unknown or retired before."""
+    raise NotImplementedError
+
+
+async def revoke(tx: Tx, kid: str, revoked_us: int) -> bool:
+    """The key is not to be trusted any more; False: unknown or revoked before."""
+    raise NotImplementedError
+
+
+async def published(tx: ReadTx) -> list[StoredKey]:
+    """Every key ever published, oldest first."""
+    raise NotImplementedError
