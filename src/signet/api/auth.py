@@ -1,0 +1,56 @@
+"""Who is calling: the API key in the headers, and the scope that a route asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from signet.core.tenant import Keyring, Principal, Scope
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+_KEY_HEADERS: Final = (b"x-signet-api-key", b"x-odin-api-key")
+_IDEMPOTENCY_HEADERS: Final = frozenset(
+    {b"x-signet-idempotency-key", b"x-odin-idempotency-key", b"idempotency-key"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No entry; `code` has a row in the table of problems."""
+
+    code: str
+    detail: str
+
+
+def authenticate(headers: RawHeaders, keyring: Keyring, scope: Scope) -> Principal | Refused:
+    """Return the principal, or one and the same refusal for no key and for an unknown one."""
+    presented = _presented_key(headers)
+    principal = None if presented is None else keyring.find(presented)
+    if principal is None:
+        return Refused("unauthenticated", "send a valid key in X-SIGNET-API-Key")
+    if scope not in principal.scopes:
+        return Refused("scope_missing", f"this key lacks the scope {scope}")
+    return principal
+
+
+def idempotency_key(headers: RawHeaders) -> str | None:
+    """Return the idempotency key, or None where there is none.
+
+    Two different values make one that is malformed on purpose: guessing which was meant could
+    act twice.
+    """
+    values = {value for name, value in headers if name in _IDEMPOTENCY_HEADERS}
+    if not values:
+        return None
+    return b"\n".join(sorted(values)).decode("latin-1")
+
+
+def _presented_key(headers: RawHeaders) -> bytes | None:
+    given = dict(reversed(headers))  # of a repeated header, the first counts
+    for name in _KEY_HEADERS:
+        if name in given:
+            return given[name]
+    scheme, _, token = given.get(b"authorization", b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else None

@@ -1,0 +1,32 @@
+"""Taking in a request body: JSON only, whole, and never more than the limit."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from signet.api.auth import Refused
+
+
+async def read_json_body(request: Request, max_bytes: int) -> bytes | Refused:
+    """Return the body's bytes, unparsed.
+
+    The declared length is checked before the first byte is read, and the real one while reading.
+    Raises `ClientDisconnect` when the caller left half-way.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        return Refused("unsupported_media_type", "send Content-Type: application/json")
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        return Refused("unsupported_media_type", "send the body without a Content-Encoding")
+    too_large = Refused("body_too_large", f"a body may have {max_bytes} bytes at most")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and (len(declared) > 12 or int(declared) > max_bytes):
+        return too_large
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > max_bytes:
+            return too_large
+        chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,89 @@
+"""The OpenAPI 3.1 document, made of the same declarations as the routes."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+from signet.api import schemas
+from signet.api.operations import Content, Operation
+from signet.api.problems import MEDIA_TYPE, PROBLEMS
+
+Document = dict[str, object]
+
+
+def openapi(operations: Iterable[Operation], version: str) -> Document:
+    """Return the document that describes `operations`."""
+    paths: defaultdict[str, Document] = defaultdict(dict)
+    for operation in operations:
+        path = re.sub(r":\w+}", "}", operation.path)
+        paths[path][operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Signet Protocol",
+            "version": version,
+            "summary": "A trust gateway between AI agents and the services they act on.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": dict(paths),
+        "components": {
+            "schemas": schemas.COMPONENTS,
+            "securitySchemes": {
+                "apiKey": {"type": "apiKey", "in": "header", "name": "X-SIGNET-API-Key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _operation(operation: Operation) -> Document:
+    described: Document = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "responses": _responses(operation),
+    }
+    if operation.parameters:
+        described["parameters"] = [
+            {
+                "name": parameter.name,
+                "in": parameter.place,
+                "required": parameter.required,
+                "description": parameter.doc,
+                "schema": parameter.schema,
+            }
+            for parameter in operation.parameters
+        ]
+    if operation.body is not None:
+        content = {"application/json": {"schema": operation.body}}
+        described["requestBody"] = {"required": True, "content": content}
+    if operation.scope is not None:
+        described["security"] = [{"apiKey": []}, {"bearer": []}]
+    return described
+
+
+def _responses(operation: Operation) -> Document:
+    responses = {str(status): _success(answer) for status, answer in operation.answers.items()}
+    codes: defaultdict[int, list[str]] = defaultdict(list)
+    secured = ("unauthenticated", "scope_missing") if operation.scope is not None else ()
+    for code in (*operation.problems, *secured, "internal_error"):
+        codes[PROBLEMS[code].status].append(code)
+    for status, names in sorted(codes.items()):
+        shape = {"schema": {"$ref": "#/components/schemas/Problem"}}
+        described = "; ".join(f"`{name}`: {PROBLEMS[name].title}" for name in names)
+        responses[str(status)] = {"description": described, "content": {MEDIA_TYPE: shape}}
+    return responses
+
+
+def _success(answer: Content) -> Document:
+    described: Document = {
+        "description": answer.doc,
+        "content": {answer.media_type: {} if answer.schema is None else {"schema": answer.schema}},
+    }
+    if answer.headers:
+        described["headers"] = {
+            name: {"description": doc, "schema": {"type": "string"}}
+            for name, doc in answer.headers.items()
+        }
+    return described

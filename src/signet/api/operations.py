@@ -1,0 +1,81 @@
+"""What an endpoint is: one declaration from which the route and its OpenAPI entry are both made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from signet.api.problems import MEDIA_TYPE, PROBLEMS, problem
+from signet.core.errors import Fault
+from signet.core.tenant import Scope
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+Schema = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A path, query or header parameter."""
+
+    name: str
+    place: Literal["path", "query", "header"]
+    doc: str
+    schema: Schema
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """The body of a successful answer. `headers` are documented, name to description."""
+
+    doc: str
+    media_type: str = "application/json"
+    schema: Schema | None = None
+    headers: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One endpoint. `problems` are the codes it can answer besides its success."""
+
+    method: Literal["GET", "POST", "PUT", "DELETE"]
+    path: str
+    name: str
+    summary: str
+    endpoint: Endpoint
+    answers: Mapping[int, Content]
+    problems: tuple[str, ...] = ()
+    scope: Scope | None = None
+    parameters: tuple[Parameter, ...] = ()
+    body: Schema | None = None
+
+
+class ProblemResponse(Response):
+    """A problem that was not receipted by this request; `code` is for logs and metrics."""
+
+    media_type = MEDIA_TYPE
+    code: str
+
+
+def problem_response(
+    code: str,
+    detail: str,
+    *,
+    faults: tuple[Fault, ...] = (),
+    receipt: tuple[bytes, str] | None = None,
+    retry_after_s: float | None = None,
+) -> ProblemResponse:
+    """Return the response of a row of the table of problems."""
+    headers: dict[str, str] = {}
+    if retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, round(retry_after_s + 0.5)))
+    if code == "unauthenticated":
+        headers["WWW-Authenticate"] = 'Bearer realm="signet"'
+    body = problem(code, detail, faults=faults, receipt=receipt)
+    response = ProblemResponse(body, PROBLEMS[code].status, headers)
+    response.code = code
+    return response

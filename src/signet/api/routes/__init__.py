@@ -1,0 +1,1 @@
+"""One file per resource; each returns its operations, given what they call."""

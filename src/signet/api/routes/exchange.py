@@ -1,0 +1,116 @@
+"""`POST /v1/exchange`: the main job."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from signet.api import schemas
+from signet.api.auth import Refused, authenticate, idempotency_key
+from signet.api.bodies import read_json_body
+from signet.api.operations import Content, Operation, Parameter, problem_response
+from signet.core.tenant import Keyring, Scope
+from signet.gateway.exchange import Answered, Exchanges, NotAccepted
+from signet.storage.errors import StorageBusy, StorageError
+from signet.telemetry.metrics import Metrics
+
+
+def operations(
+    exchanges: Exchanges, keyring: Keyring, metrics: Metrics, max_body_bytes: int
+) -> list[Operation]:
+    """Return the one operation of this file."""
+
+    async def exchange(request: Request) -> Response:
+        started = perf_counter()
+        headers = request.scope["headers"]
+        principal = authenticate(headers, keyring, Scope.EXCHANGE)
+        if isinstance(principal, Refused):
+            return problem_response(principal.code, principal.detail)
+        try:
+            body = await read_json_body(request, max_body_bytes)
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it; the log does
+        if isinstance(body, Refused):
+            return problem_response(body.code, body.detail)
+        try:
+            result = await exchanges.exchange(principal, idempotency_key(headers), body)
+        except StorageBusy as error:
+            return problem_response("overloaded", error.detail, retry_after_s=1.0)
+        except StorageError:
+            detail = "the outcome is not durable; ask again with the same key"
+            return problem_response("not_acknowledged", detail, retry_after_s=1.0)
+        if isinstance(result, NotAccepted):
+            return problem_response(
+                result.code,
+                result.detail,
+                faults=result.faults,
+                receipt=result.receipt,
+                retry_after_s=result.retry_after_s,
+            )
+        _count(result, metrics, perf_counter() - started)
+        return _response(result)
+
+    return [
+        Operation(
+            method="POST",
+            path="/v1/exchange",
+            name="exchange",
+            summary="Make a tool call exact, decide whether it may leave, and receipt it.",
+            endpoint=exchange,
+            scope=Scope.EXCHANGE,
+            parameters=(
+                Parameter(
+                    name="X-SIGNET-Idempotency-Key",
+                    place="header",
+                    doc="One value for each intended effect; also read from"
+                    " `X-ODIN-Idempotency-Key` and `Idempotency-Key`.",
+                    schema={"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
+                    required=True,
+                ),
+            ),
+            body=schemas.ENVELOPE,
+            answers={
+                200: Content(
+                    doc="The exchange was allowed.",
+                    schema=schemas.EXCHANGED,
+                    headers=schemas.TRACE_HEADERS,
+                )
+            },
+            problems=(
+                *("invalid_json", "envelope_invalid", "unknown_member"),
+                *("idempotency_key_missing", "idempotency_key_malformed"),
+                *("idempotency_in_flight", "idempotency_key_spent", "idempotency_key_reused"),
+                *("chain_moved", "payload_erased", "body_too_large", "unsupported_media_type"),
+                *("unknown_type", "unknown_mapping", "unicode_invalid", "schema_invalid"),
+                *("arguments_invalid", "mapping_failed", "mapping_timed_out", "output_invalid"),
+                *("forwarding_unavailable", "delivery_unavailable"),
+                *("not_acknowledged", "overloaded"),
+            ),
+        )
+    ]
+
+
+def _response(result: Answered) -> Response:
+    headers = {"X-SIGNET-Trace": result.trace_id, "X-ODIN-Trace": result.trace_id}
+    if result.replayed:
+        headers["X-SIGNET-Idempotency-Hit"] = "1"
+    answer = result.answer
+    return Response(answer.body, answer.status, headers, answer.content_type)
+
+
+def _count(result: Answered, metrics: Metrics, elapsed_s: float) -> None:
+    if result.decided is None:
+        metrics.replays.inc()
+        return
+    decision = result.decided.decision
+    metrics.exchanges.labels(decision.outcome.value).inc()
+    metrics.exchange_seconds.observe(elapsed_s)
+    match decision.outcome.value:
+        case "allowed":
+            metrics.vex_units.inc()
+        case "denied":
+            metrics.denied.labels(decision.reason).inc()
+        case _:
+            metrics.failures.labels(decision.reason).inc()

@@ -1,0 +1,219 @@
+"""The shapes of requests and answers, as JSON Schema 2020-12 for the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+Schema = Mapping[str, object]
+
+_HASH: Final[Schema] = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
+_TRACE: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}
+_TYPE: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"}
+_JWS: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_-]+\\.[A-Za-z0-9_-]*\\.[A-Za-z0-9_-]+$"}
+RECEIPT_HASH: Final = _HASH
+TRACE_ID: Final = _TRACE
+
+TRACE_HEADERS: Final = {
+    "X-SIGNET-Trace": "The trace that the receipt belongs to.",
+    "X-ODIN-Trace": "The same, under its older name.",
+    "X-SIGNET-Idempotency-Hit": "`1` when this answer was given before and is replayed.",
+}
+EXPORT_HEADERS: Final = {
+    f"X-{name}-Response-{part}": doc
+    for name in ("SIGNET", "ODIN")
+    for part, doc in (
+        ("CID", "The bundle's CID."),
+        ("Signature", "Ed25519 over the text of the CID, base64."),
+        ("KID", "The key that signed."),
+    )
+} | {"Content-Digest": "SHA-256 of the body (RFC 9530)."}
+
+ENVELOPE: Final[Schema] = {
+    "type": "object",
+    "required": ["payload_type", "target_type", "payload"],
+    "additionalProperties": False,
+    "properties": {
+        "payload_type": {**_TYPE, "description": "The type of `payload`."},
+        "target_type": {
+            **_TYPE,
+            "description": "What it is to become; the same as `payload_type` validates only.",
+        },
+        "payload": {"type": ["object", "array"]},
+        "trace_id": {
+            "oneOf": [_TRACE, {"type": "null"}],
+            "description": "The chain to append to; made by the server when absent.",
+        },
+        "forward_url": {"oneOf": [{"type": "string", "maxLength": 2048}, {"type": "null"}]},
+        "expected_prev": {
+            "oneOf": [_HASH, {"type": "null"}],
+            "description": "The last receipt of the trace as the caller knows it; null: none yet.",
+        },
+        "delivery": {"enum": ["sync", "queued", None]},
+    },
+}
+
+POLICY: Final[Schema] = {
+    "type": "object",
+    "required": ["engine", "allowed", "reason", "policy_hash"],
+    "properties": {
+        "engine": {"const": "HEL"},
+        "allowed": {"type": "boolean"},
+        "reason": {"type": "string"},
+        "policy_hash": _HASH,
+    },
+}
+
+RECEIPT: Final[Schema] = {
+    "type": "object",
+    "required": [
+        *("v", "iss", "trace_id", "hop", "prev_receipt_hash", "ts", "tenant", "kind", "outcome"),
+        *("reason", "nonce", "receipt_hash"),
+    ],
+    "properties": {
+        "v": {"const": 1},
+        "iss": {"type": "string"},
+        "trace_id": _TRACE,
+        "hop": {"type": "integer", "minimum": 1},
+        "prev_receipt_hash": {"oneOf": [_HASH, {"type": "null"}]},
+        "ts": {"type": "string", "format": "date-time"},
+        "tenant": {"type": "string"},
+        "kind": {"enum": ["exchange", "delivery", "resolution", "key"]},
+        "outcome": {"enum": ["allowed", "denied", "failed", "unknown"]},
+        "reason": {"type": "string"},
+        "cid": _HASH,
+        "request_cid": _HASH,
+        "policy": {"$ref": "#/components/schemas/Policy"},
+        "vex_units": {"type": "integer", "minimum": 0},
+        "fu_tokens": {"type": "integer", "minimum": 0},
+        "receipt_hash": _HASH,
+    },
+}
+
+_RECEIPT: Final[Schema] = {"$ref": "#/components/schemas/Receipt"}
+
+EXCHANGED: Final[Schema] = {
+    "type": "object",
+    "required": ["trace_id", "normalized", "policy", "receipt", "receipt_jws"],
+    "properties": {
+        "trace_id": _TRACE,
+        "normalized": {"description": "The document of the target type."},
+        "policy": {"$ref": "#/components/schemas/Policy"},
+        "receipt": _RECEIPT,
+        "receipt_jws": _JWS,
+    },
+}
+
+STORED: Final[Schema] = {
+    "type": "object",
+    "required": ["receipt", "receipt_jws", "normalized"],
+    "properties": {
+        "receipt": _RECEIPT,
+        "receipt_jws": _JWS,
+        "normalized": {"description": "The payload; null where there is none or it was erased."},
+    },
+}
+
+CHAIN: Final[Schema] = {
+    "type": "object",
+    "required": ["trace_id", "chain", "length"],
+    "properties": {
+        "trace_id": _TRACE,
+        "length": {"type": "integer", "minimum": 1, "description": "Receipts in the whole trace."},
+        "chain": {"type": "array", "items": _RECEIPT},
+    },
+}
+
+BUNDLE: Final[Schema] = {
+    "type": "object",
+    "required": ["trace_id", "chain", "exported_at", "signatures", "jwks", "kid", "bundle_jws"],
+    "properties": {
+        "trace_id": _TRACE,
+        "chain": {"type": "array", "items": _RECEIPT},
+        "exported_at": {"type": "string"},
+        "bundle_cid": _HASH,
+        "signature": {"type": "string"},
+        "kid": {"type": "string"},
+        "signatures": {"type": "array", "items": _JWS},
+        "jwks": {"$ref": "#/components/schemas/JWKS"},
+        "bundle_jws": _JWS,
+    },
+}
+
+JWKS: Final[Schema] = {
+    "type": "object",
+    "required": ["keys"],
+    "properties": {
+        "keys": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["kty", "crv", "x", "kid"],
+                "properties": {
+                    "kty": {"const": "OKP"},
+                    "crv": {"const": "Ed25519"},
+                    "x": {"type": "string"},
+                    "kid": {"type": "string"},
+                },
+            },
+        }
+    },
+}
+
+HEALTH: Final[Schema] = {
+    "type": "object",
+    "required": ["ok", "storage", "version", "ts"],
+    "properties": {
+        "ok": {"const": True},
+        "storage": {"enum": ["sqlite", "postgres"]},
+        "version": {"type": "string"},
+        "ts": {"type": "string", "format": "date-time"},
+    },
+}
+
+READY: Final[Schema] = {
+    "type": "object",
+    "required": ["ready", "components"],
+    "properties": {
+        "ready": {"type": "boolean"},
+        "components": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+}
+
+PROBLEM: Final[Schema] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code"],
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string"},
+        "reason": {"type": "string"},
+        "retry": {"enum": ["same_key", "new_key_safe", "never_blind"]},
+        "trace_id": _TRACE,
+        "faults": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["pointer", "code", "detail"],
+                "properties": {
+                    "pointer": {"type": "string"},
+                    "code": {"type": "string"},
+                    "detail": {"type": "string"},
+                    "expected": {"type": "string"},
+                    "got": {"type": "string"},
+                },
+            },
+        },
+        "receipt": _RECEIPT,
+        "receipt_jws": _JWS,
+    },
+}
+
+COMPONENTS: Final[Schema] = {
+    "Policy": POLICY,
+    "Receipt": RECEIPT,
+    "JWKS": JWKS,
+    "Problem": PROBLEM,
+}

@@ -1,0 +1,96 @@
+"""The ASGI application: every operation behind one guard that answers, counts and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import cast
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ExceptionHandler
+from structlog.typing import FilteringBoundLogger
+
+from signet.api.openapi import openapi
+from signet.api.operations import Content, Endpoint, Operation, ProblemResponse, problem_response
+from signet.telemetry.metrics import Metrics
+
+
+def build_api(
+    operations: Sequence[Operation], *, version: str, metrics: Metrics, log: FilteringBoundLogger
+) -> Starlette:
+    """Return the application that serves `operations` and their OpenAPI document."""
+    described = _describe_itself(operations, version)
+    return Starlette(
+        routes=[
+            Route(
+                operation.path,
+                _guarded(operation, metrics, log),
+                methods=[operation.method],
+                name=operation.name,
+            )
+            for operation in (*operations, described)
+        ],
+        exception_handlers={HTTPException: cast(ExceptionHandler, _unrouted)},
+    )
+
+
+def _describe_itself(operations: Sequence[Operation], version: str) -> Operation:
+    async def document(_request: Request) -> Response:
+        return Response(body, media_type="application/json")
+
+    itself = Operation(
+        method="GET",
+        path="/openapi.json",
+        name="openapi",
+        summary="This description.",
+        endpoint=document,
+        answers={200: Content(doc="OpenAPI 3.1.", schema={"type": "object"})},
+    )
+    body = orjson.dumps(openapi((*operations, itself), version))
+    return itself
+
+
+def _guarded(operation: Operation, metrics: Metrics, log: FilteringBoundLogger) -> Endpoint:
+    """Wrap an endpoint so that every request has one answer, one count and one line of log."""
+
+    async def guarded(request: Request) -> Response:
+        started = perf_counter()
+        metrics.in_flight.inc()
+        try:
+            response = await operation.endpoint(request)
+        except Exception:
+            log.exception("request_failed", route=operation.path)
+            response = problem_response("internal_error", "the gateway failed; its log says why")
+        finally:
+            metrics.in_flight.dec()
+        code = response.code if isinstance(response, ProblemResponse) else None
+        if code is not None:
+            metrics.refusals.labels(code).inc()
+        metrics.requests.labels(operation.path, str(response.status_code)).inc()
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        log.info(
+            "request",
+            method=operation.method,
+            route=operation.path,
+            status=response.status_code,
+            code=code,
+            trace_id=response.headers.get("x-signet-trace"),
+            ms=round((perf_counter() - started) * 1000, 3),
+        )
+        return response
+
+    return guarded
+
+
+async def _unrouted(_request: Request, error: HTTPException) -> Response:
+    """Answer what no operation takes: 404 and 405 of the router."""
+    if error.status_code == 405:
+        response = problem_response("method_not_allowed", "this path has other methods")
+        response.headers.update(error.headers or {})
+        return response
+    return problem_response("not_found", "no such path")

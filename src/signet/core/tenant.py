@@ -1,0 +1,181 @@
+"""Who calls: tenants, their API keys, and what each key may do.
+
+`SP_API_KEYS` maps a key to the settings of its *tenant*; members that begin with `key_`, and
+`scopes`, narrow the one key. The keys themselves are not kept: a keyring holds their SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, cast
+
+from signet.core.errors import Fault, SignetError
+from signet.core.ids import TENANT_ID, TenantId
+from signet.receipts.canonical import Json, pointer
+
+
+class Scope(StrEnum):
+    """What a key may be used for."""
+
+    EXCHANGE = "exchange"
+    RECEIPTS_READ = "receipts.read"
+    BILLING_READ = "billing.read"
+    WEBHOOKS = "webhooks"
+    ADMIN = "admin"
+
+
+TENANT_SCOPES: Final = frozenset(Scope) - {Scope.ADMIN}
+"""What a key of `SP_API_KEYS` may do unless its `scopes` say otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """One customer, as configured. `None` means that the deployment's own setting holds."""
+
+    id: TenantId
+    allowlist: tuple[Json, ...] = ()
+    fallback_enabled: bool = False
+    fu_monthly_limit: int | None = None
+    canon_profile: str | None = None
+    sealed: bool = False
+    stripe_item_vex: str | None = None
+    stripe_item_fu: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """The key that a call came with: its tenant and its own, narrower, limits."""
+
+    key_id: str
+    tenant: Tenant
+    scopes: frozenset[Scope]
+    allowlist: tuple[Json, ...] | None = None
+    fu_monthly_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """Every key in force, by the SHA-256 of its text."""
+
+    principals: Mapping[bytes, Principal]
+
+    def find(self, presented: bytes) -> Principal | None:
+        """Return whose key this is.
+
+        The look-up is by a hash, so its time tells nothing about the keys that exist.
+        """
+        return self.principals.get(hashlib.sha256(presented).digest())
+
+    @property
+    def tenants(self) -> Mapping[TenantId, Tenant]:
+        """Every tenant that has a key."""
+        return {p.tenant.id: p.tenant for p in self.principals.values()}
+
+
+class KeyringInvalid(SignetError):
+    """`SP_API_KEYS` cannot be used; `faults` name every place."""
+
+    code = "api_keys_invalid"
+
+
+_TEXT: Final = ("a string", lambda v: isinstance(v, str))
+_FLAG: Final = ("true or false", lambda v: isinstance(v, bool))
+_COUNT: Final = (
+    "a whole number, zero or more",
+    lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0,
+)
+_LIST: Final = (
+    "a list of hosts or destinations",
+    lambda v: isinstance(v, list) and all(isinstance(entry, (str, dict)) for entry in v),
+)
+_SCOPES: Final = (
+    f"a list of {', '.join(Scope)}",
+    lambda v: isinstance(v, list) and all(entry in list(Scope) for entry in v),
+)
+_PROFILE: Final = ("one of nfc+jcs, jcs", lambda v: v in ("nfc+jcs", "jcs"))
+
+_MEMBERS: Final = {
+    "tenant": ("a tenant id", lambda v: isinstance(v, str) and bool(TENANT_ID.fullmatch(v))),
+    "allowlist": _LIST,
+    "fallback_enabled": _FLAG,
+    "fu_monthly_limit": _COUNT,
+    "canon_profile": _PROFILE,
+    "sealed": _FLAG,
+    "stripe_item_vex": _TEXT,
+    "stripe_item_fu": _TEXT,
+    "key_allowlist": _LIST,
+    "key_fu_monthly_limit": _COUNT,
+    "scopes": _SCOPES,
+}
+_OF_TENANT: Final = frozenset(f.name for f in fields(Tenant)) - {"id"}
+
+
+def read_keyring(document: Json) -> Keyring:
+    """Build the keyring from the parsed `SP_API_KEYS`; raise `KeyringInvalid` with every fault.
+
+    Faults never repeat a key: their pointers count the entries instead (`/#1/tenant`).
+    """
+    if not isinstance(document, dict):
+        fault = Fault(pointer="", code="wrong_type", detail="expected an object: key to tenant")
+        raise KeyringInvalid("SP_API_KEYS is not an object", faults=(fault,))
+    faults: list[Fault] = []
+    principals: dict[bytes, Principal] = {}
+    tenants: dict[TenantId, Tenant] = {}
+    for number, (key, entry) in enumerate(document.items(), start=1):
+        place = f"#{number}"
+        wrong = _wrong_members(place, entry)
+        if not key:
+            wrong.append(Fault(pointer=pointer(place), code="empty_key", detail="the key is empty"))
+        if wrong:
+            faults += wrong
+            continue
+        principal = _principal(key, cast(dict[str, Json], entry))
+        known = tenants.setdefault(principal.tenant.id, principal.tenant)
+        if known != principal.tenant:
+            detail = f"two keys of tenant {known.id} describe it differently"
+            faults.append(Fault(pointer=pointer(place), code="tenant_conflict", detail=detail))
+        principals[hashlib.sha256(key.encode()).digest()] = principal
+    if faults:
+        raise KeyringInvalid("SP_API_KEYS cannot be used", faults=tuple(faults))
+    return Keyring(MappingProxyType(principals))
+
+
+def _wrong_members(place: str, entry: Json) -> list[Fault]:
+    if not isinstance(entry, dict):
+        return [Fault(pointer=pointer(place), code="wrong_type", detail="expected an object")]
+    faults = [
+        Fault(pointer=pointer(place, name), code="unknown_member", detail=f"{name} is not a member")
+        for name in entry.keys() - _MEMBERS.keys()
+    ]
+    if "tenant" not in entry:
+        detail = "the tenant of this key is missing"
+        faults.append(Fault(pointer=pointer(place), code="missing_member", detail=detail))
+    for name, (expected, holds) in _MEMBERS.items():
+        if name in entry and not holds(entry[name]):
+            detail = f"expected {expected}"
+            faults.append(Fault(pointer=pointer(place, name), code="wrong_type", detail=detail))
+    return faults
+
+
+def _principal(key: str, entry: dict[str, Json]) -> Principal:
+    """Build the principal of an entry whose members have been checked."""
+    of_tenant = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in entry.items()
+        if name in _OF_TENANT
+    }
+    scopes = entry.get("scopes")
+    narrowed = entry.get("key_allowlist")
+    limit = entry.get("key_fu_monthly_limit")
+    return Principal(
+        # Eight hex digits of its hash name a key in logs and audit without telling it.
+        key_id="env_" + hashlib.sha256(key.encode()).hexdigest()[:8],
+        tenant=Tenant(id=TenantId(cast(str, entry["tenant"])), **of_tenant),  # pyright: ignore[reportArgumentType] - checked by _MEMBERS
+        scopes=TENANT_SCOPES if scopes is None else frozenset(map(Scope, cast(list[str], scopes))),
+        allowlist=tuple(narrowed) if isinstance(narrowed, list) else None,
+        fu_monthly_limit=limit if isinstance(limit, int) else None,
+    )

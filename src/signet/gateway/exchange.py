@@ -1,0 +1,151 @@
+"""The exchange: accept, run the pipeline, commit once, answer.
+
+Nothing is acknowledged before its receipt is durable, and one idempotency key has one receipt:
+whoever comes second gets the first one's answer, byte for byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from signet.core.errors import Fault
+from signet.core.exchange import Call, EnvelopeInvalid, read_envelope
+from signet.core.ids import IDEMPOTENCY_KEY, fingerprint, idempotency_hash, new_trace_id
+from signet.core.tenant import Principal
+from signet.gateway.pipeline import Pipeline
+from signet.gateway.ports import Clock, Dice
+from signet.gateway.sealing import Draft
+from signet.receipts.canonical import parse
+from signet.receipts.errors import ReceiptError
+from signet.storage import exchanges as stored
+from signet.storage.committer import Committer
+from signet.storage.exchanges import Answer, PendingExchange
+
+ROUTE: Final = "POST /v1/exchange"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The exchange is decided and durable, now or, where `replayed`, before."""
+
+    answer: Answer
+    trace_id: str
+    replayed: bool
+    decided: Draft | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotAccepted:
+    """Nothing was decided by this request. `code` has a row in the table of problems."""
+
+    code: str
+    detail: str
+    faults: tuple[Fault, ...] = ()
+    retry_after_s: float | None = None
+    receipt: tuple[bytes, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchanges:
+    """The use case behind `POST /v1/exchange`."""
+
+    pipeline: Pipeline
+    committer: Committer
+    issuer: str
+    canon_profile: str
+    max_depth: int
+    clock: Clock
+    dice: Dice
+
+    async def exchange(
+        self, principal: Principal, key: str | None, body: bytes
+    ) -> Answered | NotAccepted:
+        """Carry out one request of `principal` under its idempotency `key`.
+
+        Raises a `StorageError` when the outcome is not durable; a retry with the same key then
+        yields the first execution or its stored answer.
+        """
+        call = self._accept(principal, key, body)
+        if isinstance(call, NotAccepted):
+            return call
+        decision = await self.pipeline.run(call)
+        draft = Draft(call=call, decision=decision)
+        result = await self.committer.commit(
+            PendingExchange(
+                tenant=principal.tenant.id,
+                trace_id=call.trace_id,
+                key_hash=call.key_hash,
+                fingerprint=call.fingerprint,
+                expected_prev=call.envelope.expected_prev,
+                draft=draft,
+            )
+        )
+        if isinstance(result, stored.Committed):
+            answer = result.sealed.answer
+            return Answered(answer=answer, trace_id=call.trace_id, replayed=False, decided=draft)
+        return _not_first(result)
+
+    def _accept(self, principal: Principal, key: str | None, body: bytes) -> Call | NotAccepted:
+        """Read the request strictly; what fails here leaves no receipt."""
+        if key is None:
+            detail = "send X-SIGNET-Idempotency-Key, one value for each intended effect"
+            return NotAccepted(code="idempotency_key_missing", detail=detail)
+        if not IDEMPOTENCY_KEY.fullmatch(key):
+            detail = "an idempotency key is 1 to 255 visible ASCII characters"
+            return NotAccepted(code="idempotency_key_malformed", detail=detail)
+        try:
+            envelope = read_envelope(parse(body, max_depth=self.max_depth))
+        except ReceiptError as error:
+            fault = Fault(pointer=error.pointer or "", code=error.code, detail=str(error))
+            return NotAccepted(code="invalid_json", detail=str(error), faults=(fault,))
+        except EnvelopeInvalid as error:
+            return NotAccepted(code=error.code, detail=error.detail, faults=error.faults)
+        tenant = principal.tenant
+        return Call(
+            principal=principal,
+            envelope=envelope,
+            trace_id=envelope.trace_id or new_trace_id(self.clock(), self.dice(10)),
+            body=body,
+            key_hash=idempotency_hash(self.issuer, tenant.id, key),
+            fingerprint=fingerprint(ROUTE, envelope.delivery, body),
+            canon_profile=tenant.canon_profile or self.canon_profile,
+        )
+
+
+def _not_first(
+    result: stored.Known | stored.ChainMoved | stored.FenceLost,
+) -> Answered | NotAccepted:
+    """Tell what was already known, or what has moved meanwhile."""
+    match result:
+        case stored.Replay(answer=answer, trace_id=trace_id):
+            return Answered(answer=answer, trace_id=trace_id, replayed=True, decided=None)
+        case stored.KeyReused():
+            detail = "the key belongs to another request; a new effect needs a new key"
+            return NotAccepted(code="idempotency_key_reused", detail=detail)
+        case stored.InFlight(retry_after_s=retry_after_s):
+            detail = "the first request with this key has not ended"
+            return NotAccepted(
+                code="idempotency_in_flight", detail=detail, retry_after_s=retry_after_s
+            )
+        case stored.KeySpent(receipt_hash=receipt_hash):
+            detail = f"this key acted and its answer has expired; its receipt is {receipt_hash}"
+            return NotAccepted(code="idempotency_key_spent", detail=detail)
+        case stored.Erased(canonical=canonical, jws=jws):
+            detail = "the answer was erased with its payload; the receipt stands"
+            return NotAccepted(code="payload_erased", detail=detail, receipt=(canonical, jws))
+        case stored.ChainMoved(head=head):
+            last = head.receipt_hash if head else "null"
+            fault = Fault(
+                pointer="/expected_prev",
+                code="chain_moved",
+                detail="the trace does not end there",
+                got=last,
+            )
+            detail = f"the last receipt of the trace is {last}"
+            return NotAccepted(code="chain_moved", detail=detail, faults=(fault,))
+        case stored.FenceLost():
+            detail = "recovery has taken this exchange over; ask again with the same key"
+            return NotAccepted(code="idempotency_in_flight", detail=detail, retry_after_s=1.0)
+        case _:
+            assert_never(result)

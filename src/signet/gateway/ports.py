@@ -1,0 +1,51 @@
+"""What the use cases need from outside, as protocols. `app` hands in the real ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from signet.core.exchange import Decision
+from signet.core.transform import Mapped, MappingFailed
+from signet.receipts.canonical import Json
+from signet.receipts.receipt import SealedReceipt
+from signet.storage.exchanges import Answer
+
+
+class Clock(Protocol):
+    """The time of day."""
+
+    def __call__(self) -> int:
+        """Return microseconds since 1970, UTC."""
+        ...
+
+
+class Dice(Protocol):
+    """A cryptographic source of random bytes."""
+
+    def __call__(self, count: int, /) -> bytes:
+        """Return `count` unpredictable bytes."""
+        ...
+
+
+class Renderer(Protocol):
+    """Turns a decided exchange into the bytes of its answer, before they are committed."""
+
+    def __call__(self, decision: Decision, receipt: SealedReceipt, *, trace_id: str) -> Answer:
+        """Splice the signed receipt into the answer. Pure, and total over decisions."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappingStopped:
+    """The mapping was stopped from outside; `detail` says by which bound."""
+
+    detail: str
+
+
+class MappingRunner(Protocol):
+    """Runs a mapping in a language that must be contained."""
+
+    async def run(self, expression: str, source: Json) -> Mapped | MappingFailed | MappingStopped:
+        """Evaluate `expression` over `source` in bounded time and memory."""
+        ...

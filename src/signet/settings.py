@@ -1,0 +1,377 @@
+"""The environment, read once, as one frozen tree.
+
+Every setting is declared in one line with its variable, its reader, its default and what it is
+for; `signet config`, the reference page and the faults of a bad start all come from that line.
+Each `SP_X` may also be given as `SP_X_FILE`, the path of a file that holds the value. All faults
+are reported at once. Only `app` and `cli` import this module; everything else is handed values.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar, cast
+
+from signet.core.errors import Fault, SignetError
+from signet.core.tenant import Keyring, KeyringInvalid, read_keyring
+from signet.receipts.canonical import parse
+from signet.receipts.errors import ReceiptError
+
+T = TypeVar("T")
+Reader = Callable[[str], object]
+
+
+class SettingsInvalid(SignetError):
+    """The environment cannot be used; one fault a variable, `pointer` its name."""
+
+    code = "settings_invalid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What is known of one setting before any environment is read."""
+
+    name: str
+    doc: str
+    read: Reader
+    default: str
+    secret: bool
+    also: tuple[str, ...]
+
+
+def _setting(
+    name: str,
+    read: Callable[[str], T],
+    default: T | None,
+    doc: str,
+    *,
+    secret: bool = False,
+    also: tuple[str, ...] = (),
+    shown: str | None = None,
+) -> T:
+    """Declare a field. `also` are older names, read when the newer one is absent."""
+    text = shown if shown is not None else "" if default is None else str(default)
+    declared = Declared(name=name, doc=doc, read=read, default=text, secret=secret, also=also)
+    return field(default=cast(T, default), metadata={"declared": declared})
+
+
+# Readers: text to value, or a ValueError whose message says what is expected.
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError("a text that is not empty")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text)).expanduser()
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text) or not low <= float(text) <= high:
+            raise ValueError(f"seconds, from {low:g} to {high:g}")
+        return float(text)
+
+    return read
+
+
+def _one_of(*choices: str) -> Callable[[str], Any]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return text
+
+    return read
+
+
+def _keyring(text: str) -> Keyring:
+    try:
+        return read_keyring(parse(text))
+    except ReceiptError as error:
+        raise ValueError(f"a JSON object, key to tenant: {error}") from error
+    except KeyringInvalid as error:
+        places = "; ".join(f"{f.pointer or '(all)'}: {f.detail}" for f in error.faults)
+        raise ValueError(f"a JSON object, key to tenant: {places}") from error
+
+
+def _seed(text: str) -> str:
+    compact = text.strip().rstrip("=").replace("+", "-").replace("/", "_")
+    try:
+        seed = base64.b64decode(compact + "=" * (-len(compact) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        seed = b""
+    if len(seed) != 32:
+        raise ValueError("an Ed25519 seed: 32 bytes in base64url (`signet keys generate` makes one)")
+    return text.strip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Where the gateway listens, and what it takes in."""
+
+    host: str = _setting("SP_HOST", _text, "127.0.0.1", "Address to listen on.")
+    port: int = _setting(
+        "SP_PORT", _whole(0, 65535), 8088, "Port to listen on; 0 takes a free one.", also=("PORT",)
+    )
+    max_body_bytes: int = _setting(
+        "SP_MAX_BODY_BYTES", _whole(1024, 64 << 20), 1 << 20, "Largest request body, in bytes."
+    )
+    drain_s: float = _setting(
+        "SP_DRAIN_SECONDS", _seconds(0, 600), 20.0, "How long a stop waits for work in progress."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    """Where everything is kept."""
+
+    kind: Literal["sqlite", "postgres"] = _setting(
+        "SP_STORAGE", _one_of("sqlite", "postgres"), "sqlite", "The storage engine."
+    )
+    data_dir: Path = _setting(
+        "SP_DATA_DIR",
+        _path,
+        Path("data"),
+        "Directory for the SQLite file and a signing key that the gateway made itself.",
+    )
+    db_path: Path | None = _setting(
+        "SP_DB_PATH",
+        _path,
+        None,
+        "The SQLite file.",
+        also=("AB_DB_PATH",),
+        shown="signet.db in SP_DATA_DIR",
+    )
+    postgres_url: str | None = _setting(
+        "SP_POSTGRES_URL",
+        _text,
+        None,
+        "PostgreSQL connection URL; several hosts may be named.",
+        secret=True,
+        also=("DATABASE_URL",),
+    )
+    answer_retention_s: int = _setting(
+        "SP_ANSWER_RETENTION_SECONDS",
+        _whole(86_400, 366 * 86_400),
+        7 * 86_400,
+        "How long an answer can be replayed; a day at least.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentitySettings:
+    """Who signs."""
+
+    issuer: str = _setting(
+        "SP_ISSUER", _text, "signet", "This deployment's name, `iss` in every receipt."
+    )
+    private_key_b64: str | None = _setting(
+        "SP_PRIVATE_KEY_B64",
+        _seed,
+        None,
+        "Ed25519 signing seed, 32 bytes base64url.",
+        secret=True,
+        also=("AB_PRIVATE_KEY_B64",),
+        shown="a key file in SP_DATA_DIR",
+    )
+    kid: str | None = _setting(
+        "SP_KID",
+        _text,
+        None,
+        "A second name under which the signing key is published.",
+        also=("AB_KID",),
+        shown="the key's RFC 7638 thumbprint",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeSettings:
+    """Who may call, and what a call may become."""
+
+    api_keys: Keyring = _setting(
+        "SP_API_KEYS",
+        _keyring,
+        Keyring({}),
+        "API keys: a JSON object, key to tenant settings.",
+        secret=True,
+        also=("AB_API_KEYS",),
+        shown="none",
+    )
+    registry_dir: Path | None = _setting(
+        "SP_REGISTRY_DIR", _path, None, "Directory of your own types and mappings."
+    )
+    canon_profile: Literal["nfc+jcs", "jcs"] = _setting(
+        "SP_CANON_PROFILE",
+        _one_of("nfc+jcs", "jcs"),
+        "nfc+jcs",
+        "How payloads are made canonical, where the tenant does not say.",
+    )
+    max_depth: int = _setting(
+        "SP_MAX_DEPTH", _whole(4, 512), 64, "Deepest nesting of JSON that is read."
+    )
+    mapping_timeout_s: float = _setting(
+        "SP_MAPPING_SECONDS", _seconds(0.05, 30), 2.0, "How long one JSONata mapping may run."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetrySettings:
+    """What an operator sees."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "SP_LOG_LEVEL",
+        _one_of("debug", "info", "warning", "error"),
+        "info",
+        "The least that is logged.",
+    )
+    metrics_token: str | None = _setting(
+        "SP_METRICS_TOKEN",
+        _text,
+        None,
+        "Bearer token for /metrics; without one it is served to loopback only.",
+        secret=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
+    exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """One setting in force: the text it was read from, and where that came from."""
+
+    declared: Declared
+    text: str
+    source: str
+
+    @property
+    def shown(self) -> str:
+        """The text, or a mask where it is a secret."""
+        return "********" if self.declared.secret and self.source != "default" else self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Settings with the origin of each, and the `SP_*` names that mean nothing."""
+
+    settings: Settings
+    origins: tuple[Origin, ...]
+    unknown: tuple[str, ...]
+
+
+def declared_settings() -> tuple[Declared, ...]:
+    """Return every setting there is, in the order of the tree."""
+    return tuple(declared for _, _, declared in _declarations())
+
+
+_NOT_OURS: Final = re.compile(r"SP_[A-Z0-9_]+")
+
+
+def read_settings(environ: Mapping[str, str]) -> Environment:
+    """Read the tree from `environ`; raise `SettingsInvalid` with the faults of all variables."""
+    faults: list[Fault] = []
+    origins: list[Origin] = []
+    sections: dict[str, dict[str, object]] = {}
+    for section, attribute, declared in _declarations():
+        try:
+            origin = _origin(declared, environ)
+            origins.append(origin)
+            if origin.source != "default":
+                sections.setdefault(section, {})[attribute] = declared.read(origin.text)
+        except (ValueError, OSError) as error:
+            faults.append(_fault(declared, error))
+    settings = _assemble(sections)
+    faults += _contradictions(settings)
+    if faults:
+        raise SettingsInvalid("the environment cannot be used", faults=tuple(faults))
+    return Environment(
+        settings=settings, origins=tuple(origins), unknown=tuple(_unknown_names(environ))
+    )
+
+
+def _declarations() -> Iterator[tuple[str, str, Declared]]:
+    for section in fields(Settings):
+        assert section.default_factory is not MISSING
+        sample = section.default_factory()
+        assert is_dataclass(sample)
+        for leaf in fields(sample):
+            yield section.name, leaf.name, leaf.metadata["declared"]
+
+
+def _origin(declared: Declared, environ: Mapping[str, str]) -> Origin:
+    for name in (declared.name, *declared.also):
+        text, file = environ.get(name), environ.get(f"{name}_FILE")
+        if text and file:
+            raise ValueError(f"either {name} or {name}_FILE, not both")
+        if text:
+            return Origin(declared=declared, text=text, source=name)
+        if file:
+            content = Path(file).read_text("utf-8").strip()
+            return Origin(declared=declared, text=content, source=f"{name}_FILE ({file})")
+    return Origin(declared=declared, text=declared.default, source="default")
+
+
+def _fault(declared: Declared, error: ValueError | OSError) -> Fault:
+    if isinstance(error, OSError):
+        detail = f"its file cannot be read: {error.strerror} ({error.filename})"
+    elif isinstance(error, UnicodeDecodeError):
+        detail = "its file is not UTF-8 text"
+    else:
+        detail = f"expected {error}"
+    return Fault(pointer=declared.name, code="setting_invalid", detail=detail)
+
+
+def _assemble(sections: Mapping[str, Mapping[str, object]]) -> Settings:
+    built: dict[str, Any] = {}
+    for section in fields(Settings):
+        factory = cast(Callable[..., object], section.default_factory)
+        built[section.name] = factory(**sections.get(section.name, {}))
+    return Settings(**built)
+
+
+def _contradictions(settings: Settings) -> Iterator[Fault]:
+    """Values that are each in order and together are not."""
+    if settings.storage.kind == "postgres":
+        if settings.storage.postgres_url is None:
+            detail = "expected a connection URL, because SP_STORAGE is postgres"
+            yield Fault(pointer="SP_POSTGRES_URL", code="setting_missing", detail=detail)
+        if settings.identity.private_key_b64 is None:
+            detail = (
+                "expected the signing seed that all nodes share, because SP_STORAGE is postgres"
+                " (`signet keys generate` makes one)"
+            )
+            yield Fault(pointer="SP_PRIVATE_KEY_B64", code="setting_missing", detail=detail)
+
+
+def _unknown_names(environ: Mapping[str, str]) -> Iterator[str]:
+    """Name each `SP_*` variable that nothing reads, with the one that was probably meant."""
+    known = {name for d in declared_settings() for name in (d.name, *d.also)}
+    known |= {f"{name}_FILE" for name in known}
+    for name in sorted(environ):
+        if _NOT_OURS.fullmatch(name) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            yield f"{name} (did you mean {close[0]}?)" if close else name
