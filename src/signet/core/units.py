@@ -7,12 +7,39 @@ agent asked for.
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 
 from signet.core.errors import SignetError
 
 # The largest integer that every JSON reader keeps exact (RFC 7493 §2.2).
 MAX_MINOR = 2**53 - 1
+
+# ISO 4217 list one (active codes) as published by its maintenance agency, SIX, on 2026-01-01.
+# Left out are the codes without a minor unit ("N.A."): metals, bond units, XDR, XSU, XUA, XTS, XXX.
+_CODES_BY_EXPONENT = {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    2: (
+        "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BOV BRL BSD BTN BWP BYN BZD "
+        "CAD CDF CHE CHF CHW CNY COP COU CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP "
+        "GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK "
+        "LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO "
+        "NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS "
+        "SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST "
+        "XAD XCD XCG YER ZAR ZMW ZWG"
+    ),
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+}
+
+MINOR_UNIT_EXPONENTS = {
+    code: exponent for exponent, codes in _CODES_BY_EXPONENT.items() for code in codes.split()
+}
+
+# The number grammar of RFC 8259 §6, with leading zeros allowed: agents write "007.50" and there is
+# only one thing it can mean. Decimal() alone also takes "NaN", " 1 ", "1_0" and Arabic digits.
+_DECIMAL_TEXT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
+_MAX_TEXT = 64
 
 
 class AmountError(SignetError):
@@ -48,15 +75,55 @@ class AmountOutOfRange(AmountError):
 def exponent(currency: str) -> int:
     """How many decimals the currency's minor unit has: EUR 2, JPY 0, KWD 3.
 
-    Raises `UnknownCurrency`.
+    Raises `UnknownCurrency`; codes are upper case, as ISO 4217 writes them.
     """
-    raise NotImplementedError
+    found = MINOR_UNIT_EXPONENTS.get(currency)
+    if found is None:
+        raise UnknownCurrency(f"{currency[:8]!r} is not an active ISO 4217 currency code.")
+    return found
 
 
-def to_minor(amount: Decimal | int | str, currency: str) -> int:
+def to_minor(amount: object, currency: str) -> int:
     """The amount as an integer count of the currency's minor unit; negative amounts stay negative.
 
-    A string must be a plain JSON-like decimal. Raises an `AmountError` leaf, in bounded time
-    whatever the exponent ("1e999990" is never expanded).
+    An amount is a Decimal, an int, or a string in JSON's number grammar. Raises an `AmountError`
+    leaf, in bounded time whatever the exponent ("1e999990" is never expanded).
     """
-    raise NotImplementedError
+    shift = exponent(currency)
+    decimal = _decimal(amount)
+    if not decimal:
+        return 0
+    # adjusted() is the power of ten of the first digit: the size is known before any expansion.
+    if decimal.adjusted() + shift > 15:
+        raise AmountOutOfRange(f"The amount exceeds {MAX_MINOR} minor units of {currency}.")
+    # Beyond this point the first digit bounds the number; digits may still trail without end.
+    sign, digits, power = decimal.as_tuple()
+    assert isinstance(power, int)
+    power += shift
+    if power < 0:
+        if any(digits[power:]):
+            raise AmountTooFine(f"{currency} has {shift} decimal places; the amount has more.")
+        digits, power = digits[:power], 0
+    minor = int("".join(map(str, digits))) * 10**power
+    if minor > MAX_MINOR:
+        raise AmountOutOfRange(f"The amount exceeds {MAX_MINOR} minor units of {currency}.")
+    return -minor if sign else minor
+
+
+def _decimal(amount: object) -> Decimal:
+    """A finite Decimal of exactly what was given, or `AmountMalformed`."""
+    if isinstance(amount, str):
+        if len(amount) > _MAX_TEXT or not _DECIMAL_TEXT.fullmatch(amount):
+            raise AmountMalformed('An amount is a decimal number such as "1234.50".')
+        return Decimal(amount)
+    # bool is an int to Python, but `true` is no amount.
+    if isinstance(amount, bool) or not isinstance(amount, (int, Decimal)):
+        raise AmountMalformed("An amount is a decimal number, not another type.")
+    if isinstance(amount, int):
+        # Decimal(int) is quadratic in the digits, so the range is checked first.
+        if abs(amount) > MAX_MINOR:
+            raise AmountOutOfRange(f"The amount exceeds {MAX_MINOR} minor units.")
+        return Decimal(amount)
+    if not amount.is_finite():
+        raise AmountMalformed("An amount is a finite number.")
+    return amount
