@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from signet.api import schemas
-from signet.api.operations import Content, Operation
+from signet.api.operations import Content, Operation, Secured
 from signet.api.problems import MEDIA_TYPE, PROBLEMS
 
 Document = dict[str, object]
@@ -58,7 +58,7 @@ def _operation(operation: Operation) -> Document:
     if operation.body is not None:
         content = {"application/json": {"schema": operation.body}}
         described["requestBody"] = {"required": True, "content": content}
-    if operation.scope is not None:
+    if isinstance(operation, Secured):
         described["security"] = [{"apiKey": []}, {"bearer": []}]
     return described
 
@@ -66,7 +66,7 @@ def _operation(operation: Operation) -> Document:
 def _responses(operation: Operation) -> Document:
     responses = {str(status): _success(answer) for status, answer in operation.answers.items()}
     codes: defaultdict[int, list[str]] = defaultdict(list)
-    secured = ("unauthenticated", "scope_missing") if operation.scope is not None else ()
+    secured = ("unauthenticated", "scope_missing") if isinstance(operation, Secured) else ()
     for code in (*operation.problems, *secured, "internal_error"):
         codes[PROBLEMS[code].status].append(code)
     for status, names in sorted(codes.items()):

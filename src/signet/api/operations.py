@@ -11,9 +11,8 @@ from starlette.responses import Response
 
 from signet.api.problems import MEDIA_TYPE, PROBLEMS, problem
 from signet.core.errors import Fault
-from signet.core.tenant import Scope
+from signet.core.tenant import Principal, Scope
 
-Endpoint = Callable[[Request], Awaitable[Response]]
 Schema = Mapping[str, object]
 
 
@@ -40,18 +39,35 @@ class Content:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One endpoint. `problems` are the codes it can answer besides its success."""
+    """One endpoint. `problems` are the codes it can answer besides its success.
+
+    It is either `Public` or `Secured`; the server authenticates before a secured endpoint is
+    called, so none can forget to.
+    """
 
     method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     name: str
     summary: str
-    endpoint: Endpoint
     answers: Mapping[int, Content]
     problems: tuple[str, ...] = ()
-    scope: Scope | None = None
     parameters: tuple[Parameter, ...] = ()
     body: Schema | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Public(Operation):
+    """Answers anybody."""
+
+    endpoint: Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secured(Operation):
+    """Answers the holder of a key with the scope."""
+
+    scope: Scope
+    endpoint: Callable[[Request, Principal], Awaitable[Response]]
 
 
 class ProblemResponse(Response):

@@ -10,7 +10,10 @@ Schema = Mapping[str, object]
 _HASH: Final[Schema] = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
 _TRACE: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}
 _TYPE: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"}
-_JWS: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_-]+\\.[A-Za-z0-9_-]*\\.[A-Za-z0-9_-]+$"}
+_JWS: Final[Schema] = {
+    "type": "string",
+    "pattern": "^[A-Za-z0-9_-]+\\.[A-Za-z0-9_-]*\\.[A-Za-z0-9_-]+$",
+}
 RECEIPT_HASH: Final = _HASH
 TRACE_ID: Final = _TRACE
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import cast
 
@@ -15,13 +15,28 @@ from starlette.routing import Route
 from starlette.types import ExceptionHandler
 from structlog.typing import FilteringBoundLogger
 
+from signet.api.auth import Refused, authenticate
 from signet.api.openapi import openapi
-from signet.api.operations import Content, Endpoint, Operation, ProblemResponse, problem_response
+from signet.api.operations import (
+    Content,
+    Operation,
+    ProblemResponse,
+    Public,
+    Secured,
+    problem_response,
+)
+from signet.core.tenant import Keyring
+from signet.storage.errors import StorageBusy, StorageError
 from signet.telemetry.metrics import Metrics
 
 
 def build_api(
-    operations: Sequence[Operation], *, version: str, metrics: Metrics, log: FilteringBoundLogger
+    operations: Sequence[Operation],
+    *,
+    keyring: Keyring,
+    version: str,
+    metrics: Metrics,
+    log: FilteringBoundLogger,
 ) -> Starlette:
     """Return the application that serves `operations` and their OpenAPI document."""
     described = _describe_itself(operations, version)
@@ -29,7 +44,7 @@ def build_api(
         routes=[
             Route(
                 operation.path,
-                _guarded(operation, metrics, log),
+                _guarded(operation, keyring, metrics, log),
                 methods=[operation.method],
                 name=operation.name,
             )
@@ -43,7 +58,7 @@ def _describe_itself(operations: Sequence[Operation], version: str) -> Operation
     async def document(_request: Request) -> Response:
         return Response(body, media_type="application/json")
 
-    itself = Operation(
+    itself = Public(
         method="GET",
         path="/openapi.json",
         name="openapi",
@@ -55,14 +70,22 @@ def _describe_itself(operations: Sequence[Operation], version: str) -> Operation
     return itself
 
 
-def _guarded(operation: Operation, metrics: Metrics, log: FilteringBoundLogger) -> Endpoint:
+def _guarded(
+    operation: Operation, keyring: Keyring, metrics: Metrics, log: FilteringBoundLogger
+) -> Callable[[Request], Awaitable[Response]]:
     """Wrap an endpoint so that every request has one answer, one count and one line of log."""
 
     async def guarded(request: Request) -> Response:
         started = perf_counter()
         metrics.in_flight.inc()
         try:
-            response = await operation.endpoint(request)
+            response = await _entered(operation, request, keyring)
+        except StorageBusy as error:
+            response = problem_response("overloaded", error.detail, retry_after_s=1.0)
+        except StorageError as error:
+            log.error("not_acknowledged", route=operation.path, error=str(error))
+            detail = "the outcome is not known to be durable; ask again with the same key"
+            response = problem_response("not_acknowledged", detail, retry_after_s=1.0)
         except Exception:
             log.exception("request_failed", route=operation.path)
             response = problem_response("internal_error", "the gateway failed; its log says why")
@@ -85,6 +108,20 @@ def _guarded(operation: Operation, metrics: Metrics, log: FilteringBoundLogger) 
         return response
 
     return guarded
+
+
+async def _entered(operation: Operation, request: Request, keyring: Keyring) -> Response:
+    """Call the endpoint, past authentication where it is secured."""
+    match operation:
+        case Public(endpoint=endpoint):
+            return await endpoint(request)
+        case Secured(endpoint=endpoint, scope=scope):
+            principal = authenticate(request.scope["headers"], keyring, scope)
+            if isinstance(principal, Refused):
+                return problem_response(principal.code, principal.detail)
+            return await endpoint(request, principal)
+        case _:
+            raise TypeError("an operation is public or secured")
 
 
 async def _unrouted(_request: Request, error: HTTPException) -> Response:

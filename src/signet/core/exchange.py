@@ -135,7 +135,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class PolicyVerdict:
     """What the egress policy said of this exchange, as the receipt and the answer show it."""
 
     allowed: bool
@@ -160,6 +160,6 @@ class Decision:
     reason: str
     refusal: Refusal | None
     normalized: bytes | None
-    policy: Policy | None
+    policy: PolicyVerdict | None
     members: dict[str, Json]
     """The members of the receipt that the stages found out."""

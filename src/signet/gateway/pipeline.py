@@ -9,6 +9,7 @@ from typing import Final
 
 from signet.core.exchange import Call, Decision, Outcome, Refusal
 from signet.core.registry import Registry
+from signet.egress import Policy
 from signet.gateway import stages
 from signet.gateway.ports import MappingRunner
 from signet.gateway.stages import Sheet
@@ -23,7 +24,7 @@ class Pipeline:
 
     registry: Registry
     mapping_runner: MappingRunner
-    policy_hash: str
+    policy: Policy
     max_depth: int
 
     async def run(self, call: Call) -> Decision:
@@ -47,14 +48,10 @@ class Pipeline:
 
     def _conclude(self, sheet: Sheet) -> Refusal | None:
         return (
-            stages.settle(sheet)
-            or stages.check_output(sheet)
-            or stages.decide(sheet, self.policy_hash)
+            stages.settle(sheet) or stages.check_output(sheet) or stages.decide(sheet, self.policy)
         )
 
-    async def _pure(
-        self, steps: Callable[[Sheet], Refusal | None], sheet: Sheet
-    ) -> Refusal | None:
+    async def _pure(self, steps: Callable[[Sheet], Refusal | None], sheet: Sheet) -> Refusal | None:
         if len(sheet.call.body) < LARGE_BODY_BYTES:
             return steps(sheet)
         return await asyncio.to_thread(steps, sheet)

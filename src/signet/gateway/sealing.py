@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from signet.core.exchange import Call, Decision, Outcome
 from signet.gateway.ports import Clock, Dice, Renderer
 from signet.receipts.canonical import Json
 from signet.receipts.keys import SigningKey
-from signet.receipts.receipt import seal
+from signet.receipts.receipt import seal, timestamp
 from signet.storage.exchanges import Head, PendingExchange, Sealed
 
 _VERSION: Final = 1
@@ -86,12 +85,6 @@ class Sealer:
             payload=decision.normalized,
             payload_salt=salt,
         )
-
-
-def timestamp(now_us: int) -> str:
-    """Return RFC 3339 UTC with microseconds and `Z`."""
-    moment = datetime.fromtimestamp(now_us // 1_000_000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{now_us % 1_000_000:06d}Z"
 
 
 def _hash(salt: bytes | None, content: bytes) -> str:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from signet.core.errors import Fault
-from signet.core.exchange import Call, Policy, Refusal
+from signet.core.exchange import Call, PolicyVerdict, Refusal
 from signet.core.registry import Registry, Route, UnknownMapping, UnknownType
 from signet.core.toolcalls import with_parsed
 from signet.core.transform import Fields, JSONata, Mapped, MappingFailed
+from signet.egress import Policy
 from signet.gateway.ports import MappingRunner, MappingStopped
-from signet.receipts.canonical import Json, canonicalize, content_id, normalize, parse
+from signet.receipts.canonical import Json, canonicalize, normalize, parse
 from signet.receipts.errors import ReceiptError
 
 
@@ -33,7 +34,7 @@ class Sheet:
     result: Json = None
     """The document of the target type."""
     normalized: bytes | None = None
-    policy: Policy | None = None
+    policy: PolicyVerdict | None = None
     members: dict[str, Json] = field(default_factory=dict[str, Json])
 
 
@@ -160,7 +161,7 @@ def check_output(sheet: Sheet) -> Refusal | None:
     return Refusal(code="output_invalid", detail=detail, faults=_under("/normalized", faults))
 
 
-def decide(sheet: Sheet, policy_hash: str) -> Refusal | None:
+def decide(sheet: Sheet, policy: Policy) -> Refusal | None:
     """Decide whether the result may leave."""
     if sheet.call.envelope.delivery == "queued":
         detail = "delivery must be sync: this gateway keeps no queue"
@@ -168,7 +169,7 @@ def decide(sheet: Sheet, policy_hash: str) -> Refusal | None:
     if sheet.call.envelope.forward_url is not None:
         detail = "forward_url is given, but this gateway does not forward"
         return Refusal(code="forwarding_unavailable", detail=detail)
-    sheet.policy = Policy(allowed=True, reason="ok", policy_hash=policy_hash)
+    sheet.policy = PolicyVerdict(allowed=True, reason="ok", policy_hash=policy.hash)
     return None
 
 

@@ -8,39 +8,27 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from signet.api import schemas
-from signet.api.auth import Refused, authenticate, idempotency_key
+from signet.api.auth import Refused, idempotency_key
 from signet.api.bodies import read_json_body
-from signet.api.operations import Content, Operation, Parameter, problem_response
-from signet.core.tenant import Keyring, Scope
+from signet.api.operations import Content, Operation, Parameter, Secured, problem_response
+from signet.core.tenant import Principal, Scope
 from signet.gateway.exchange import Answered, Exchanges, NotAccepted
-from signet.storage.errors import StorageBusy, StorageError
 from signet.telemetry.metrics import Metrics
 
 
-def operations(
-    exchanges: Exchanges, keyring: Keyring, metrics: Metrics, max_body_bytes: int
-) -> list[Operation]:
+def operations(exchanges: Exchanges, metrics: Metrics, max_body_bytes: int) -> list[Operation]:
     """Return the one operation of this file."""
 
-    async def exchange(request: Request) -> Response:
+    async def exchange(request: Request, principal: Principal) -> Response:
         started = perf_counter()
-        headers = request.scope["headers"]
-        principal = authenticate(headers, keyring, Scope.EXCHANGE)
-        if isinstance(principal, Refused):
-            return problem_response(principal.code, principal.detail)
         try:
             body = await read_json_body(request, max_body_bytes)
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it; the log does
         if isinstance(body, Refused):
             return problem_response(body.code, body.detail)
-        try:
-            result = await exchanges.exchange(principal, idempotency_key(headers), body)
-        except StorageBusy as error:
-            return problem_response("overloaded", error.detail, retry_after_s=1.0)
-        except StorageError:
-            detail = "the outcome is not durable; ask again with the same key"
-            return problem_response("not_acknowledged", detail, retry_after_s=1.0)
+        key = idempotency_key(request.scope["headers"])
+        result = await exchanges.exchange(principal, key, body)
         if isinstance(result, NotAccepted):
             return problem_response(
                 result.code,
@@ -53,7 +41,7 @@ def operations(
         return _response(result)
 
     return [
-        Operation(
+        Secured(
             method="POST",
             path="/v1/exchange",
             name="exchange",

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from signet.api import schemas
-from signet.api.operations import Content, Operation, problem_response
-from signet.gateway.sealing import timestamp
+from signet.api.operations import Content, Operation, Public, problem_response
+from signet.receipts.receipt import timestamp
 from signet.telemetry.metrics import CONTENT_TYPE, Metrics
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
@@ -47,7 +47,7 @@ def operations(
 
     ready = Content(doc="Every component is ready.", schema=schemas.READY)
     return [
-        Operation(
+        Public(
             method="GET",
             path="/healthz",
             name="healthz",
@@ -55,7 +55,7 @@ def operations(
             endpoint=healthz,
             answers={200: Content(doc="The process answers.", schema=schemas.HEALTH)},
         ),
-        Operation(
+        Public(
             method="GET",
             path="/readyz",
             name="readyz",
@@ -66,7 +66,7 @@ def operations(
                 503: Content(doc="A component is not ready.", schema=schemas.READY),
             },
         ),
-        Operation(
+        Public(
             method="GET",
             path="/metrics",
             name="metrics",
