@@ -231,10 +231,9 @@ def _rules_in_order(destinations: Iterable[Destination]) -> list[dict[str, objec
     ]
 
 
-_MEMBERS = frozenset(
-    ("host", "port", "methods", "path_prefix", "max_body", "content_types")
-    + ("idempotent", "delivery", "secret", "schedule", "concurrency")
-)
+_RULE_MEMBERS = ("host", "port", "methods", "path_prefix", "max_body", "content_types")
+_DELIVERY_MEMBERS = ("idempotent", "delivery", "secret", "schedule", "concurrency")
+_MEMBERS = frozenset((*_RULE_MEMBERS, *_DELIVERY_MEMBERS))
 
 
 def parse_destination(entry: str | Mapping[str, object]) -> Destination:
@@ -356,7 +355,7 @@ _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+")
 _PREFIX = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@/%]*")
 
 
-def _AMBIGUOUS(prefix: str) -> bool:
+def _leaves_prefix(prefix: str) -> bool:
     segments = prefix.replace("%2e", ".").replace("%2E", ".").split("/")
     return bool(_AMBIGUOUS_IN_PATH.search(prefix)) or "." in segments or ".." in segments
 
