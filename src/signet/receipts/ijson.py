@@ -1,0 +1,353 @@
+"""Strict parsing: I-JSON (RFC 7493), with numbers that stay exact.
+
+Two readings of the same grammar. At the door (`parse`) a number is an int or a Decimal, and one
+that canonical JSON could not spell back exactly is refused: what is validated is then what is
+hashed and forwarded. Text that was signed elsewhere (`parse_for_verification`) is read as the
+canonical form is defined, with IEEE doubles (RFC 8785 §3.2.2.3).
+
+The careful reading is the definition. The fast one (orjson) may only say "yes, and this is the
+value" or "unsure"; then the careful one decides and names the place.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
+from typing import NoReturn, TypeAlias
+
+from signet.receipts.accelerator import ACCELERATOR
+from signet.receipts.errors import ParseError
+
+Json: TypeAlias = "bool | int | Decimal | float | str | list[Json] | dict[str, Json] | None"
+
+MAX_DEPTH = 64
+MAX_SAFE_INTEGER = 2**53 - 1
+# The largest safe integer has 16 digits. An integer token that is longer is never converted by
+# int(), which is quadratic in the number of digits.
+_MAX_INTEGER_TOKEN = len("-9007199254740991")
+_FIRST_EXPONENT_SPELLING = 1e21  # ECMAScript spells integral doubles below this without exponent
+
+
+def parse(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Json:
+    """Parse one JSON text strictly; every number in the result is an int or a Decimal.
+
+    Refused (`ParseError`, each with the JSON Pointer of the place): text that is not UTF-8 or not
+    JSON, anything after the value, equal names in one object, lone surrogates in strings and
+    names, integers beyond ±(2^53−1), numbers that overflow a double, numbers that are not equal to
+    their ECMAScript spelling (`number_not_exact`: send them as strings), and nesting deeper than
+    `max_depth`. Takes time linear in the length of the text, whatever the text.
+    """
+    return _parse(data, max_depth, _DOOR)
+
+
+def parse_for_verification(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Json:
+    """Parse text whose canonical form was signed elsewhere.
+
+    As `parse`, but numbers are read as RFC 8785 reads them: safe integers as int, all others as
+    IEEE doubles (appendix B has `295147905179352830000`). Raises `ParseError`.
+    """
+    return _parse(data, max_depth, _SIGNED)
+
+
+def pointer(*tokens: str | int) -> str:
+    """The JSON Pointer (RFC 6901) of a path of names and indices.
+
+    A lone surrogate in a name becomes its escape, so that a pointer can always be written out.
+    """
+    return "".join("/" + _escape(token) for token in tokens)
+
+
+def _escape(token: str | int) -> str:
+    text = str(token).replace("~", "~0").replace("/", "~1")
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _parse(data: bytes | str, max_depth: int, reading: json.JSONDecoder) -> Json:
+    try:
+        raw = data.encode("utf-8") if isinstance(data, str) else data
+    except UnicodeEncodeError:  # a str may hold lone surrogates; the careful reading names them
+        return _parse_carefully(data, max_depth, reading)
+    value = _parse_fast(raw, max_depth, reading)
+    return _parse_carefully(raw, max_depth, reading) if isinstance(value, _Unsure) else value
+
+
+# --- the fast reading -----------------------------------------------------------------------
+
+
+class _Unsure:
+    """The fast reading cannot vouch for the text; it may still be good."""
+
+
+_UNSURE = _Unsure()
+_DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_TOO_LONG_TO_BE_SURE = b"0" * 17
+_BRACES_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def _parse_fast(data: bytes, max_depth: int, reading: json.JSONDecoder) -> Json | _Unsure:
+    """What orjson reads, if a few searches over the bytes prove that nothing was lost."""
+    if ACCELERATOR is None:
+        return _UNSURE
+    try:
+        value = ACCELERATOR.loads(data)
+        echo = ACCELERATOR.echo(value)  # refuses integers beyond ±(2^53−1)
+    except (ValueError, TypeError):
+        return _UNSURE
+    # Of equal names orjson keeps one. Then the echo has fewer colons: each member has one, those
+    # inside strings come back as they went in, and none was spelled as an escape (\u003a).
+    if data.count(b":") != echo.count(b":") or b"\\u003" in data:
+        return _UNSURE
+    structure = _outside_strings(data)
+    if structure.count(b"[") + structure.count(b"{") > max_depth < _depth(structure):
+        return _UNSURE
+    if reading is _SIGNED:
+        return value
+    # orjson reads integers beyond 64 bits as doubles; an integer of up to 16 digits is exact.
+    if _TOO_LONG_TO_BE_SURE in structure.translate(_DIGITS_AS_ZEROS):
+        return _UNSURE
+    if _has_fractions(structure):
+        try:
+            return _DECIMALS.decode(data.decode("utf-8"))
+        except _Flaw:
+            return _UNSURE
+    return value
+
+
+def _outside_strings(data: bytes) -> bytes:
+    """The punctuation, literals and numbers of valid JSON text, by byte searches alone."""
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(data.split(b'"')[::2])
+
+
+def _depth(structure: bytes) -> int:
+    """How deep the brackets nest: each round of removing empty pairs is one level."""
+    brackets = structure.translate(_BRACES_AS_BRACKETS, _NOT_BRACKETS)
+    depth = 0
+    while brackets:
+        brackets = brackets.replace(b"[]", b"")
+        depth += 1
+    return depth
+
+
+def _has_fractions(structure: bytes) -> bool:
+    """Whether any number has a fraction or an exponent. `true` and `false` have an `e` each."""
+    exponents = structure.count(b"e") - structure.count(b"true") - structure.count(b"false")
+    return b"." in structure or b"E" in structure or exponents > 0
+
+
+# --- the careful reading --------------------------------------------------------------------
+
+
+class _Flaw(Exception):
+    """Something the grammar allows and we do not. The fast reading raises it; the careful one
+    leaves it in the tree, where the walk afterwards finds its place."""
+
+    def __init__(self, code: str, detail: str, name: str | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.name = name
+
+
+def _safe_integer(token: str) -> int | None:
+    if len(token) > _MAX_INTEGER_TOKEN:
+        return None
+    value = int(token)
+    return value if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER else None
+
+
+def _integer_at_the_door(token: str) -> int | _Flaw:
+    value = _safe_integer(token)
+    return _unsafe_integer() if value is None else value
+
+
+def _unsafe_integer() -> _Flaw:
+    return _Flaw(
+        "integer_out_of_range",
+        "Integers beyond ±(2^53−1) are not the same number everywhere; send it as a string.",
+    )
+
+
+def _exact_decimal(token: str) -> Decimal:
+    """The Decimal of a token, if canonical JSON spells the same number. Raises `_Flaw`.
+
+    The result is the Decimal of the shortest spelling, so it never has more than 17 digits.
+    """
+    value = float(token)
+    if math.isinf(value):
+        raise _Flaw("number_out_of_range", "The number is too large for a double.")
+    shortest = Decimal(repr(value))
+    try:
+        exact = Decimal(token)
+    except InvalidOperation:
+        raise _Flaw("number_out_of_range", "The number's exponent is out of range.") from None
+    if exact != shortest:
+        raise _Flaw(
+            "number_not_exact",
+            f"A double cannot hold this number; it would become {value!r}. Send it as a string.",
+        )
+    # Its canonical text would be an integer token that this very door refuses.
+    if MAX_SAFE_INTEGER < abs(value) < _FIRST_EXPONENT_SPELLING:
+        raise _unsafe_integer()
+    return shortest
+
+
+def _decimal_at_the_door(token: str) -> Decimal | _Flaw:
+    try:
+        return _exact_decimal(token)
+    except _Flaw as flaw:
+        return flaw
+
+
+def _double(token: str) -> float | _Flaw:
+    value = float(token)
+    if math.isinf(value):
+        return _Flaw("number_out_of_range", "The number is too large for a double.")
+    return value
+
+
+def _integer_or_double(token: str) -> int | float | _Flaw:
+    value = _safe_integer(token)
+    return _double(token) if value is None else value
+
+
+def _not_a_number(token: str) -> _Flaw:
+    return _Flaw("invalid_json", f"{token} is not JSON.")
+
+
+def _unique_names(pairs: list[tuple[str, Json]]) -> dict[str, Json] | _Flaw:
+    members = dict(pairs)
+    if len(members) == len(pairs):
+        return members
+    seen: set[str] = set()
+    # set.add returns None: the first name that was there before is the first to pass.
+    twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+    return _Flaw("duplicate_name", "The name occurs twice in one object.", twice)
+
+
+_DOOR = json.JSONDecoder(
+    object_pairs_hook=_unique_names,
+    parse_int=_integer_at_the_door,
+    parse_float=_decimal_at_the_door,
+    parse_constant=_not_a_number,
+)
+_SIGNED = json.JSONDecoder(
+    object_pairs_hook=_unique_names,
+    parse_int=_integer_or_double,
+    parse_float=_double,
+    parse_constant=_not_a_number,
+)
+_DECIMALS = json.JSONDecoder(parse_float=_exact_decimal)
+
+
+def _parse_carefully(data: bytes | str, max_depth: int, reading: json.JSONDecoder) -> Json:
+    """The definition of what is accepted, with the standard library's parser."""
+    text = data if isinstance(data, str) else _decode(data, max_depth)
+    try:
+        value: Json = reading.decode(text)
+    except json.JSONDecodeError as error:
+        raise ParseError(
+            f"Not JSON: {error.msg}, line {error.lineno} column {error.colno}.",
+            code="invalid_json",
+            pointer=_place(text, error.pos, max_depth),
+        ) from None
+    except RecursionError:
+        _refuse_depth(max_depth, _place(text, len(text), max_depth))
+    _refuse_flaws(value, [], max_depth)
+    return value
+
+
+def _decode(data: bytes, max_depth: int) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8")
+        raise ParseError(
+            f"Not UTF-8 at byte {error.start}.",
+            code="invalid_utf8",
+            pointer=_place(before, len(before), max_depth),
+        ) from None
+
+
+def _refuse_flaws(value: Json | _Flaw, path: list[str | int], max_depth: int) -> None:
+    """Raise for the first flaw in document order."""
+    if isinstance(value, _Flaw):
+        tokens = path if value.name is None else [*path, value.name]
+        raise ParseError(value.detail, code=value.code, pointer=pointer(*tokens))
+    if isinstance(value, str):
+        _refuse_lone_surrogates(value, path)
+        return
+    members: Iterable[tuple[str | int, Json]]
+    if isinstance(value, dict):
+        members = value.items()
+    elif isinstance(value, list):
+        members = enumerate(value)
+    else:
+        return
+    if len(path) >= max_depth:
+        _refuse_depth(max_depth, pointer(*path))
+    for token, member in members:
+        path.append(token)
+        if isinstance(token, str):
+            _refuse_lone_surrogates(token, path)
+        _refuse_flaws(member, path, max_depth)
+        path.pop()
+
+
+def _refuse_lone_surrogates(text: str, path: list[str | int]) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ParseError(
+            "A lone surrogate is not a character (RFC 7493 §2.1).",
+            code="lone_surrogate",
+            pointer=pointer(*path),
+        ) from None
+
+
+def _refuse_depth(max_depth: int, place: str) -> NoReturn:
+    raise ParseError(f"Nested deeper than {max_depth} levels.", code="too_deep", pointer=place)
+
+
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{},]', re.DOTALL)
+
+
+def _place(text: str, end: int, max_depth: int) -> str:
+    """The pointer of what is being read at `end`, or of where nesting first exceeds the limit."""
+    path: list[str | int | None] = []
+    name_follows = False
+    for match in _TOKEN.finditer(text, 0, end):
+        found = match[0]
+        if found in "[{":
+            if len(path) >= max_depth:
+                break
+            path.append(0 if found == "[" else None)
+            name_follows = found == "{"
+        elif found in "]}":
+            if path:
+                path.pop()
+            name_follows = False
+        elif found == ",":
+            last = path[-1] if path else None
+            if isinstance(last, int):
+                path[-1] = last + 1
+            name_follows = bool(path) and not isinstance(last, int)
+        elif name_follows:
+            path[-1] = _unquoted(found)
+            name_follows = False
+    return pointer(*(token for token in path if token is not None))
+
+
+def _unquoted(token: str) -> str:
+    try:
+        name = json.loads(token)
+    except json.JSONDecodeError:
+        return token.strip('"')
+    return name if isinstance(name, str) else token
