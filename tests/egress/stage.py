@@ -201,6 +201,7 @@ class Stage:
     client: EgressClient
     servers: contextlib.AsyncExitStack
     connections: list[tuple[str, int]] = field(default_factory=list)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def serve(
         self,
@@ -215,18 +216,33 @@ class Stage:
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.connections.append((ip, port))
-            with contextlib.suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError):
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.add(task)
+            # A client that gives up in the middle, and the end of the test, are no faults.
+            with contextlib.suppress(
+                OSError, ssl.SSLError, asyncio.IncompleteReadError, asyncio.CancelledError
+            ):
                 await handler(reader, writer)
-            if not writer.transport.is_closing():
-                writer.close()
-            with contextlib.suppress(OSError, ssl.SSLError, TimeoutError):
                 async with asyncio.timeout(1):
+                    writer.close()
                     await writer.wait_closed()
+            writer.transport.abort()
+            self._tasks.discard(task)
 
         context = None if plain else tls or self.authority.issue()
         server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
         self.dialler.ports[ip, port] = server.sockets[0].getsockname()[1]
         self.servers.callback(server.close)
+
+    async def end(self) -> None:
+        """Close everything, and wait for the servers' connections to notice."""
+        await self.client.aclose()
+        await self.servers.aclose()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
 
     async def send(self, url: str = URL, body: bytes = b"{}", **options: object) -> Outcome:
         """Send one request through the client."""
@@ -253,8 +269,8 @@ async def stage(
         trust=trust or authority.pem,
         limits=limits or Limits(deadline_s=5.0),
     )
-    async with contextlib.AsyncExitStack() as servers:
-        try:
-            yield Stage(authority, resolver, dialler, client, servers)
-        finally:
-            await client.aclose()
+    it = Stage(authority, resolver, dialler, client, contextlib.AsyncExitStack())
+    try:
+        yield it
+    finally:
+        await it.end()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
 from signet.egress.errors import PolicyInvalid, TargetInvalid
+from signet.egress.signing import webhook_key
 from signet.egress.target import DEFAULT_PORT, Scheme, Target, parse_host
 from signet.egress.verdict import Verdict
 
@@ -274,7 +275,7 @@ class _Fields:
             content_types=self._content_types(),
             idempotent=idempotent,
             delivery=self._delivery(),
-            secret=self._text("secret"),
+            secret=self._secret(),
             schedule=self._schedule(),
             concurrency=self._integer("concurrency", 1, None),
         )
@@ -304,6 +305,15 @@ class _Fields:
         if value == "queued":
             return "queued"
         raise self._invalid("member 'delivery' must be 'sync' or 'queued'")
+
+    def _secret(self) -> str | None:
+        secret = self._text("secret")
+        if secret is not None:
+            try:
+                webhook_key(secret)
+            except PolicyInvalid as error:
+                raise self._invalid(str(error)) from error
+        return secret
 
     def _schedule(self) -> tuple[float, ...] | None:
         value = self._entry.get("schedule")
