@@ -117,7 +117,9 @@ def _seed(text: str) -> str:
     except (binascii.Error, ValueError):
         seed = b""
     if len(seed) != 32:
-        raise ValueError("an Ed25519 seed: 32 bytes in base64url (`signet keys generate` makes one)")
+        raise ValueError(
+            "an Ed25519 seed: 32 bytes in base64url (`signet keys generate` makes one)"
+        )
     return text.strip()
 
 

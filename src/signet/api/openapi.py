@@ -64,7 +64,9 @@ def _operation(operation: Operation) -> Document:
 
 
 def _responses(operation: Operation) -> Document:
-    responses = {str(status): _success(answer) for status, answer in operation.answers.items()}
+    responses: Document = {
+        str(status): _success(answer) for status, answer in operation.answers.items()
+    }
     codes: defaultdict[int, list[str]] = defaultdict(list)
     secured = ("unauthenticated", "scope_missing") if isinstance(operation, Secured) else ()
     for code in (*operation.problems, *secured, "internal_error"):

@@ -6,16 +6,15 @@ which an accepted exchange ends, before it is sealed into its receipt.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, cast
 
 from signet.core.errors import Fault, SignetError
 from signet.core.ids import RECEIPT_HASH, TRACE_ID, TYPE_NAME, KeyHash, TraceId
+from signet.core.members import Rule, member_faults, one_of, or_null, text
 from signet.core.tenant import Principal
-from signet.receipts.canonical import Json, pointer
+from signet.receipts.canonical import Json
 
 ExpectedHead = Literal["any"] | str | None
 """The receipt that the caller believes to be the last of the trace: its hash, `None` for none
@@ -49,38 +48,34 @@ class EnvelopeInvalid(SignetError):
 
     code = "envelope_invalid"
 
+    def __init__(self, code: str, *, faults: tuple[Fault, ...]) -> None:
+        super().__init__("the body is not an exchange; the faults say where", faults=faults)
+        self.code = code
 
-def _is_text(pattern: re.Pattern[str]) -> Callable[[Json], bool]:
-    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
 
-
-_MEMBERS: Final[dict[str, tuple[str, Callable[[Json], bool]]]] = {
-    "payload_type": ("a type name", _is_text(TYPE_NAME)),
-    "target_type": ("a type name", _is_text(TYPE_NAME)),
-    "payload": ("an object or an array", lambda value: isinstance(value, (dict, list))),
-    "trace_id": ("1-128 of A-Z a-z 0-9 . _ : -", _is_text(TRACE_ID)),
-    "forward_url": ("a URL of at most 2048 characters", _is_text(re.compile(r"[^\s]{1,2048}"))),
-    "expected_prev": (
-        "a receipt hash, or null for the start of a trace",
-        lambda value: value is None or _is_text(RECEIPT_HASH)(value),
-    ),
-    "delivery": ('"sync" or "queued"', lambda value: value in ("sync", "queued")),
+_MEMBERS: Final = {
+    "payload_type": text("a type name", TYPE_NAME),
+    "target_type": text("a type name", TYPE_NAME),
+    "payload": Rule("an object or an array", lambda value: isinstance(value, (dict, list))),
+    "trace_id": or_null(text("1-128 of A-Z a-z 0-9 . _ : -", TRACE_ID)),
+    "forward_url": or_null(text("a URL of at most 2048 characters", r"[^\s]{1,2048}")),
+    "expected_prev": or_null(text("a receipt hash", RECEIPT_HASH)),
+    "delivery": or_null(one_of("sync", "queued")),
 }
 _REQUIRED: Final = ("payload_type", "target_type", "payload")
-_NULL_IS_ABSENT: Final = frozenset({"trace_id", "forward_url", "delivery"})
+_MAX_FAULTS: Final = 20
 
 
 def read_envelope(document: Json) -> Envelope:
     """Return the envelope in `document`; raise `EnvelopeInvalid` with every fault."""
     if not isinstance(document, dict):
         fault = Fault(pointer="", code="wrong_type", detail="expected a JSON object")
-        raise EnvelopeInvalid("the body is not an object", faults=(fault,))
-    faults = tuple(_faults(document))
+        raise EnvelopeInvalid(EnvelopeInvalid.code, faults=(fault,))
+    faults = member_faults(document, _MEMBERS, required=_REQUIRED)
     if faults:
-        unknown = all(fault.code == "unknown_member" for fault in faults)
-        error = EnvelopeInvalid("the body is not an exchange", faults=faults)
-        error.code = "unknown_member" if unknown else EnvelopeInvalid.code
-        raise error
+        unknown = any(fault.code == "unknown_member" for fault in faults)
+        code = "unknown_member" if unknown else EnvelopeInvalid.code
+        raise EnvelopeInvalid(code, faults=tuple(faults[:_MAX_FAULTS]))
     return Envelope(
         payload_type=cast(str, document["payload_type"]),
         target_type=cast(str, document["target_type"]),
@@ -90,24 +85,6 @@ def read_envelope(document: Json) -> Envelope:
         expected_prev=cast(ExpectedHead, document.get("expected_prev", "any")),
         delivery=cast(Literal["sync", "queued"], document.get("delivery") or "sync"),
     )
-
-
-def _faults(document: dict[str, Json]) -> list[Fault]:
-    faults = [
-        Fault(pointer=pointer(name), code="missing_member", detail=f"{name} is missing")
-        for name in _REQUIRED
-        if name not in document
-    ]
-    for name, value in document.items():
-        if name not in _MEMBERS:
-            detail = f"not one of {', '.join(_MEMBERS)}"
-            faults.append(Fault(pointer=pointer(name), code="unknown_member", detail=detail))
-        elif not (value is None and name in _NULL_IS_ABSENT):
-            expected, holds = _MEMBERS[name]
-            if not holds(value):
-                detail = f"expected {expected}"
-                faults.append(Fault(pointer=pointer(name), code="malformed_member", detail=detail))
-    return faults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from typing import Final, cast
 
 from signet.core.errors import Fault, SignetError
 from signet.core.ids import TENANT_ID, TenantId
+from signet.core.members import COUNT, FLAG, Rule, member_faults, one_of, text
 from signet.receipts.canonical import Json, pointer
 
 
@@ -82,33 +83,25 @@ class KeyringInvalid(SignetError):
     code = "api_keys_invalid"
 
 
-_TEXT: Final = ("a string", lambda v: isinstance(v, str))
-_FLAG: Final = ("true or false", lambda v: isinstance(v, bool))
-_COUNT: Final = (
-    "a whole number, zero or more",
-    lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0,
-)
-_LIST: Final = (
+_HOSTS: Final = Rule(
     "a list of hosts or destinations",
     lambda v: isinstance(v, list) and all(isinstance(entry, (str, dict)) for entry in v),
 )
-_SCOPES: Final = (
+_SCOPES: Final = Rule(
     f"a list of {', '.join(Scope)}",
     lambda v: isinstance(v, list) and all(entry in list(Scope) for entry in v),
 )
-_PROFILE: Final = ("one of nfc+jcs, jcs", lambda v: v in ("nfc+jcs", "jcs"))
-
 _MEMBERS: Final = {
-    "tenant": ("a tenant id", lambda v: isinstance(v, str) and bool(TENANT_ID.fullmatch(v))),
-    "allowlist": _LIST,
-    "fallback_enabled": _FLAG,
-    "fu_monthly_limit": _COUNT,
-    "canon_profile": _PROFILE,
-    "sealed": _FLAG,
-    "stripe_item_vex": _TEXT,
-    "stripe_item_fu": _TEXT,
-    "key_allowlist": _LIST,
-    "key_fu_monthly_limit": _COUNT,
+    "tenant": text("a tenant id", TENANT_ID),
+    "allowlist": _HOSTS,
+    "fallback_enabled": FLAG,
+    "fu_monthly_limit": COUNT,
+    "canon_profile": one_of("nfc+jcs", "jcs"),
+    "sealed": FLAG,
+    "stripe_item_vex": text("a text", r".{1,255}"),
+    "stripe_item_fu": text("a text", r".{1,255}"),
+    "key_allowlist": _HOSTS,
+    "key_fu_monthly_limit": COUNT,
     "scopes": _SCOPES,
 }
 _OF_TENANT: Final = frozenset(f.name for f in fields(Tenant)) - {"id"}
@@ -127,13 +120,15 @@ def read_keyring(document: Json) -> Keyring:
     tenants: dict[TenantId, Tenant] = {}
     for number, (key, entry) in enumerate(document.items(), start=1):
         place = f"#{number}"
-        wrong = _wrong_members(place, entry)
-        if not key:
-            wrong.append(Fault(pointer=pointer(place), code="empty_key", detail="the key is empty"))
+        if not key or not isinstance(entry, dict):
+            detail = "expected a key that is not empty, and an object"
+            faults.append(Fault(pointer=pointer(place), code="wrong_type", detail=detail))
+            continue
+        wrong = member_faults(entry, _MEMBERS, required=("tenant",), under=(place,))
         if wrong:
             faults += wrong
             continue
-        principal = _principal(key, cast(dict[str, Json], entry))
+        principal = _principal(key, entry)
         known = tenants.setdefault(principal.tenant.id, principal.tenant)
         if known != principal.tenant:
             detail = f"two keys of tenant {known.id} describe it differently"
@@ -142,23 +137,6 @@ def read_keyring(document: Json) -> Keyring:
     if faults:
         raise KeyringInvalid("SP_API_KEYS cannot be used", faults=tuple(faults))
     return Keyring(MappingProxyType(principals))
-
-
-def _wrong_members(place: str, entry: Json) -> list[Fault]:
-    if not isinstance(entry, dict):
-        return [Fault(pointer=pointer(place), code="wrong_type", detail="expected an object")]
-    faults = [
-        Fault(pointer=pointer(place, name), code="unknown_member", detail=f"{name} is not a member")
-        for name in entry.keys() - _MEMBERS.keys()
-    ]
-    if "tenant" not in entry:
-        detail = "the tenant of this key is missing"
-        faults.append(Fault(pointer=pointer(place), code="missing_member", detail=detail))
-    for name, (expected, holds) in _MEMBERS.items():
-        if name in entry and not holds(entry[name]):
-            detail = f"expected {expected}"
-            faults.append(Fault(pointer=pointer(place, name), code="wrong_type", detail=detail))
-    return faults
 
 
 def _principal(key: str, entry: dict[str, Json]) -> Principal:

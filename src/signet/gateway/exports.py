@@ -11,14 +11,14 @@ from signet.core.errors import SignetError
 from signet.core.tenant import Principal
 from signet.gateway.ports import Clock
 from signet.receipts.bundle import BundleDraft, PageOf, SealedBundle
-from signet.receipts.canonical import Json
+from signet.receipts.canonical import Json, parse_for_verification
 from signet.receipts.keys import KeySet, PublicKey, SigningKey
 from signet.receipts.receipt import timestamp
 from signet.storage import keys as stored_keys
 from signet.storage import receipts as stored
 from signet.storage.database import Database
 from signet.storage.exchanges import Head
-from signet.storage.receipts import StoredPayload, StoredReceipt
+from signet.storage.receipts import StoredReceipt
 from signet.storage.tx import ReadTx
 
 T = TypeVar("T")
@@ -136,9 +136,10 @@ async def _exchange(tx: ReadTx, tenant: str, receipt_hash: str) -> StoredExchang
     receipt = await stored.by_hash(tx, tenant, receipt_hash)
     if receipt is None:
         return None
-    payload: StoredPayload | None = None
-    if receipt.payload_cid is not None:
-        payload = await stored.payload(tx, tenant, receipt.payload_cid)
+    document = parse_for_verification(receipt.canonical)
+    assert isinstance(document, dict), "it was sealed as an object"
+    cid = document.get("cid")
+    payload = await stored.payload(tx, tenant, cid) if isinstance(cid, str) else None
     return StoredExchange(receipt=receipt, normalized=payload.body if payload else None)
 
 

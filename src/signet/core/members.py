@@ -1,0 +1,69 @@
+"""An object held against the table of members that it may have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from signet.core.errors import Fault
+from signet.receipts.canonical import Json, pointer
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What one member must be: in words for the reader, and as a test."""
+
+    expected: str
+    holds: Callable[[Json], bool]
+
+
+def text(expected: str, pattern: str | re.Pattern[str]) -> Rule:
+    """Return the rule of a string that matches `pattern` as a whole."""
+    compiled = re.compile(pattern)
+    return Rule(expected, lambda v: isinstance(v, str) and compiled.fullmatch(v) is not None)
+
+
+def one_of(*choices: str) -> Rule:
+    """Return the rule of a string out of a few."""
+    return Rule(f"one of {', '.join(choices)}", lambda v: v in choices)
+
+
+def or_null(rule: Rule) -> Rule:
+    """Return `rule` with null allowed, which says the same as absence."""
+    return Rule(f"{rule.expected}, or null", lambda v: v is None or rule.holds(v))
+
+
+FLAG = Rule("true or false", lambda v: isinstance(v, bool))
+COUNT = Rule(
+    "a whole number, zero or more",
+    lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0,
+)
+
+
+def member_faults(
+    document: Mapping[str, Json],
+    rules: Mapping[str, Rule],
+    *,
+    required: Collection[str] = (),
+    under: tuple[str, ...] = (),
+) -> list[Fault]:
+    """Return every fault: a required member that is missing, one unknown, one malformed.
+
+    `under` is where the object stands in the whole document.
+    """
+    faults = [
+        Fault(pointer=pointer(*under, name), code="missing_member", detail=f"{name} is missing")
+        for name in required
+        if name not in document
+    ]
+    for name, value in document.items():
+        place = pointer(*under, name)
+        rule = rules.get(name)
+        if rule is None:
+            detail = f"not one of {', '.join(rules)}"
+            faults.append(Fault(pointer=place, code="unknown_member", detail=detail))
+        elif not rule.holds(value):
+            detail = f"expected {rule.expected}"
+            faults.append(Fault(pointer=place, code="malformed_member", detail=detail))
+    return faults
