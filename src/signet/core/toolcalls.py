@@ -6,11 +6,74 @@ Where the tool's name and its arguments are, and which arguments are JSON inside
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from signet.core.schema import Schema
-from signet.receipts.canonical import Json
+from signet.core.errors import Fault, SignetError
+from signet.core.schema import EACH, Embedded, Schema
+from signet.receipts.canonical import Json, pointer
+
+# What every tool call of whatever client becomes: {"tool", "arguments", "call_id"?}. A mapping
+# from this type serves all clients at once.
+GENERIC = "signet.tool_call.v1"
+
+Step: TypeAlias = "str | int"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """Where a client puts the tool's name and its arguments."""
+
+    name: tuple[str, ...]
+    arguments: tuple[str, ...]
+
+
+FORMATS: Mapping[str, Format] = {
+    # https://platform.openai.com/docs/guides/function-calling: the arguments are JSON in a string.
+    "openai.tool_call.v1": Format(name=("function", "name"), arguments=("function", "arguments")),
+    # https://docs.anthropic.com/en/docs/agents-and-tools/tool-use: a content block.
+    "anthropic.tool_use.v1": Format(name=("name",), arguments=("input",)),
+    # https://modelcontextprotocol.io/specification: the params of a tools/call request.
+    "mcp.tool_call.v1": Format(name=("params", "name"), arguments=("params", "arguments")),
+    GENERIC: Format(name=("tool",), arguments=("arguments",)),
+}
+
+
+class ToolInvalid(SignetError):
+    """The tool definition cannot be used."""
+
+    code = "tool_invalid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A registered tool: its name, and the schema of its arguments."""
+
+    name: str
+    arguments: Schema
+
+    @classmethod
+    def compile(cls, document: Json) -> Tool:
+        """Compile a definition in OpenAI's, Anthropic's or MCP's form.
+
+        Raises `ToolInvalid`, or `SchemaInvalid` when its schema cannot be used.
+        """
+        here = document
+        if isinstance(here, dict) and here.get("type") == "function" and "function" in here:
+            here = here["function"]
+        if not isinstance(here, dict) or not isinstance(name := here.get("name"), str):
+            raise ToolInvalid("A tool definition is an object with the tool's `name`.")
+        if not 0 < len(name) <= 128:
+            raise ToolInvalid("A tool's name has 1 to 128 characters.")
+        schemas = [
+            here[key] for key in ("parameters", "inputSchema", "input_schema") if key in here
+        ]
+        if len(schemas) > 1:
+            raise ToolInvalid(f"{name}: more than one of parameters, inputSchema, input_schema.")
+        # A function without parameters takes an object all the same, as a rule an empty one.
+        schema: Json = schemas[0] if schemas else {"type": "object"}
+        return cls(name=name, arguments=Schema.compile(name, schema))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +86,120 @@ class EmbeddedText:
     schema: Schema | None
 
 
+def tool_of(payload: Json, form: Format) -> str | None:
+    """The name of the tool that is called; None where there is none."""
+    name = _at(payload, form.name)
+    return name if isinstance(name, str) else None
+
+
+def argument_faults(payload: Json, form: Format, tools: Mapping[str, Tool]) -> tuple[Fault, ...]:
+    """What is wrong with a tool call's arguments, which have been parsed where they were text."""
+    name = tool_of(payload, form)
+    tool = None if name is None else tools.get(name)
+    if tool is None:
+        return (
+            Fault(
+                pointer=pointer(*form.name),
+                code="unknown_tool",
+                detail="No tool of this name is registered.",
+                got=None if name is None else name[:80],
+            ),
+        )
+    arguments = _at(payload, form.arguments)
+    # MCP allows a call without arguments; it is one with none.
+    return rebased(tool.arguments.faults({} if arguments is None else arguments), form.arguments)
+
+
+def rebased(faults: tuple[Fault, ...], path: tuple[Step, ...]) -> tuple[Fault, ...]:
+    """The faults of a part, with pointers into the whole."""
+    prefix = pointer(*path)
+    return tuple(
+        Fault(
+            pointer=prefix + fault.pointer,
+            code=fault.code,
+            detail=fault.detail,
+            expected=fault.expected,
+            got=fault.got,
+        )
+        for fault in faults
+    )
+
+
+def places(payload: Json, embedded: Embedded) -> Iterator[tuple[tuple[Step, ...], Json]]:
+    """Every place of the payload that `embedded` describes, with the value there."""
+    yield from _places(payload, embedded.path, ())
+
+
+def _places(
+    value: Json, path: tuple[Step, ...], way: tuple[Step, ...]
+) -> Iterator[tuple[tuple[Step, ...], Json]]:
+    if not path:
+        yield way, value
+        return
+    step, rest = path[0], path[1:]
+    if isinstance(value, dict):
+        if isinstance(step, str) and step in value:
+            yield from _places(value[step], rest, (*way, step))
+    elif isinstance(value, list) and isinstance(step, int):
+        indexes = range(len(value)) if step == EACH else range(step, min(step + 1, len(value)))
+        for index in indexes:
+            yield from _places(value[index], rest, (*way, index))
+
+
+def named_beside(payload: Json, place: tuple[Step, ...]) -> str | None:
+    """The tool whose arguments are at `place`, where it is named beside them as OpenAI does."""
+    if not place or place[-1] != "arguments":
+        return None
+    name = _at(payload, (*place[:-1], "name"))
+    return name if isinstance(name, str) else None
+
+
+def _at(value: Json, path: tuple[Step, ...]) -> Json:
+    for token in path:
+        if isinstance(value, dict) and isinstance(token, str):
+            value = value.get(token)
+        elif isinstance(value, list) and isinstance(token, int) and token < len(value):
+            value = value[token]
+        else:
+            return None
+    return value
+
+
+# --- Putting values back -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What becomes of one place: something new, or changes further down."""
+
+    new: list[Json] = field(default_factory=list["Json"])
+    below: dict[str, _Change] = field(default_factory=dict[str, "_Change"])
+
+
 def with_parsed(payload: Json, values: Mapping[str, Json]) -> Json:
-    """A copy of `payload` in which the value at each pointer is replaced; the rest is shared."""
-    raise NotImplementedError
+    """A copy of `payload` in which the value at each pointer is replaced; the rest is shared.
+
+    A pointer that leads nowhere changes nothing.
+    """
+    root = _Change()
+    for at, value in values.items():
+        change = root
+        for token in at.split("/")[1:]:
+            change = change.below.setdefault(token.replace("~1", "/").replace("~0", "~"), _Change())
+        change.new.append(value)
+    return _changed(payload, root)
+
+
+def _changed(value: Json, change: _Change) -> Json:
+    if change.new:
+        return change.new[-1]
+    if isinstance(value, dict):
+        here = {name: below for name, below in change.below.items() if name in value}
+        return value | {name: _changed(value[name], below) for name, below in here.items()}
+    if isinstance(value, list):
+        copy = list(value)
+        for index, below in change.below.items():
+            if index.isdecimal() and int(index) < len(copy):
+                copy[int(index)] = _changed(copy[int(index)], below)
+        return copy
+    return value

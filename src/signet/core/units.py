@@ -89,29 +89,35 @@ def to_minor(amount: object, currency: str) -> int:
     An amount is a Decimal, an int, or a string in JSON's number grammar. Raises an `AmountError`
     leaf, in bounded time whatever the exponent ("1e999990" is never expanded).
     """
-    shift = exponent(currency)
-    decimal = _decimal(amount)
+    return scaled(amount, exponent(currency), unit=currency)
+
+
+def scaled(amount: object, places: int, *, unit: str = "The number") -> int:
+    """The amount as an integer count of 10^-places, exactly; `unit` names it in messages.
+
+    Raises as `to_minor`, in bounded time.
+    """
+    decimal = to_decimal(amount)
     if not decimal:
         return 0
     # adjusted() is the power of ten of the first digit: the size is known before any expansion.
-    if decimal.adjusted() + shift > 15:
-        raise AmountOutOfRange(f"The amount exceeds {MAX_MINOR} minor units of {currency}.")
-    # Beyond this point the first digit bounds the number; digits may still trail without end.
+    if decimal.adjusted() + places > 15:
+        raise AmountOutOfRange(f"The amount exceeds {MAX_MINOR} of its smallest unit.")
     sign, digits, power = decimal.as_tuple()
     assert isinstance(power, int)
-    power += shift
+    power += places
     if power < 0:
         if any(digits[power:]):
-            raise AmountTooFine(f"{currency} has {shift} decimal places; the amount has more.")
+            raise AmountTooFine(f"{unit} has {places} decimal places; the amount has more.")
         digits, power = digits[:power], 0
     minor = int("".join(map(str, digits))) * 10**power
     if minor > MAX_MINOR:
-        raise AmountOutOfRange(f"The amount exceeds {MAX_MINOR} minor units of {currency}.")
+        raise AmountOutOfRange(f"The amount exceeds {MAX_MINOR} of its smallest unit.")
     return -minor if sign else minor
 
 
-def _decimal(amount: object) -> Decimal:
-    """A finite Decimal of exactly what was given, or `AmountMalformed`."""
+def to_decimal(amount: object) -> Decimal:
+    """A finite Decimal of exactly what was given. Raises `AmountMalformed`, `AmountOutOfRange`."""
     if isinstance(amount, str):
         if len(amount) > _MAX_TEXT or not _DECIMAL_TEXT.fullmatch(amount):
             raise AmountMalformed('An amount is a decimal number such as "1234.50".')
@@ -122,8 +128,31 @@ def _decimal(amount: object) -> Decimal:
     if isinstance(amount, int):
         # Decimal(int) is quadratic in the digits, so the range is checked first.
         if abs(amount) > MAX_MINOR:
-            raise AmountOutOfRange(f"The amount exceeds {MAX_MINOR} minor units.")
+            raise AmountOutOfRange(f"The amount exceeds {MAX_MINOR}.")
         return Decimal(amount)
     if not amount.is_finite():
         raise AmountMalformed("An amount is a finite number.")
     return amount
+
+
+def plain(decimal: Decimal) -> str:
+    """The shortest plain spelling, without exponent: 1E+2 is "100", 1.50 is "1.5", -0 is "0".
+
+    Raises `AmountOutOfRange` beyond 64 digits either way of the point.
+    """
+    if not decimal:
+        return "0"
+    _, digits, power = decimal.as_tuple()
+    assert isinstance(power, int)
+    if decimal.adjusted() > _MAX_TEXT or len(digits) > _MAX_TEXT or power < -_MAX_TEXT:
+        raise AmountOutOfRange(f"The number needs more than {_MAX_TEXT} digits.")
+    text = f"{decimal:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def with_places(count: int, places: int) -> str:
+    """The inverse of `scaled`, as text: (1230, 2) is "12.30", (-5, 3) is "-0.005"."""
+    if not places:
+        return str(count)
+    digits = str(abs(count)).zfill(places + 1)
+    return f"{'-' if count < 0 else ''}{digits[:-places]}.{digits[-places:]}"
