@@ -4,41 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
+from signet.storage.config import PostgresConfig, SqliteConfig
+from signet.storage.sqlite import open_sqlite
 from signet.storage.tx import Engine, ReadTx, Tx
+
+__all__ = ["Database", "PostgresConfig", "SqliteConfig", "open_database"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SqliteConfig:
-    """Where the file is and how patient its writer may be."""
-
-    path: Path
-    busy_s: float = 5.0
-    queue_limit: int = 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PostgresConfig:
-    """How to reach PostgreSQL.
-
-    `url` may name several hosts; the one that accepts writes is used, also after a failover.
-    `replica_url` serves `Database.read` only. `statement_cache_size` must be 0 behind a pooler in
-    transaction mode.
-    """
-
-    url: str
-    replica_url: str | None = None
-    pool_size: int = 10
-    connect_s: float = 5.0
-    statement_s: float = 10.0
-    lock_s: float = 5.0
-    statement_cache_size: int = 100
 
 
 class Database(Protocol):
@@ -101,5 +76,9 @@ async def open_database(config: SqliteConfig | PostgresConfig) -> AsyncGenerator
     What waits when the block ends is still committed. Raises `StorageUnavailable`, `SchemaNewer`
     or `MigrationEdited`.
     """
-    raise NotImplementedError
-    yield
+    match config:
+        case SqliteConfig():
+            async with open_sqlite(config) as db:
+                yield db
+        case PostgresConfig():
+            raise NotImplementedError

@@ -32,6 +32,16 @@ class IntegrityViolated(StorageError):
     code = "storage_integrity"
 
 
+class Raced(StorageError):
+    """Another process wrote the same row first and nothing was written here; do it again.
+
+    PostgreSQL runs the transaction function again by itself and raises this only when that did not
+    help; SQLite has one writer and never races.
+    """
+
+    code = "storage_raced"
+
+
 class ForeignAwait(StorageError):
     """A transaction function awaited something that is not its transaction; it was rolled back."""
 

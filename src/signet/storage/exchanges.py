@@ -6,10 +6,14 @@ caller and never an error for its neighbours (atomic per exchange, durable per b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from signet.storage.tx import Tx
+from signet.storage.errors import IntegrityViolated, Raced
+from signet.storage.hashes import digest, hash_text
+from signet.storage.tx import PerRow, ReadTx, Tx, Value
 
 ANY_PREV = "any"
 
@@ -147,10 +151,450 @@ Known = Replay | KeyReused | InFlight | KeySpent | Erased
 Result = Committed | Known | ChainMoved | FenceLost
 
 
-async def commit_exchanges(tx: Tx, batch: Sequence[PendingExchange], seal: Seal) -> list[Result]:
+async def commit_exchanges(
+    tx: Tx, batch: Sequence[PendingExchange], seal: Seal, *, shard: int = 0
+) -> list[Result]:
     """Write a batch; the results stand in the order of `batch`.
 
     The same key twice in one batch: the later one replays the first. Several exchanges of one trace
-    chain in the order given.
+    chain in the order given. `shard` is where this process counts usage, so that no two processes
+    wait for one total. Raises `Raced` when another process was first with a key or a new chain;
+    the engine then runs the function again.
     """
-    raise NotImplementedError
+    # Heads first: PostgreSQL locks them here, so the keys are read as of after any wait.
+    heads = await tx.each(_HeadRow, _HEADS, sorted({(p.tenant, p.trace_id) for p in batch}))
+    keys = await tx.each(
+        _KeyRow, _KEYS, sorted({(p.tenant, p.key_hash) for p in batch if p.key_hash is not None})
+    )
+    work = _Work(
+        seal=seal,
+        now_us=await tx.now_us() if any(row.receipt is None for row in keys) else 0,
+        first_id=await _first_id(tx, len(batch)),
+        heads={(row.tenant, row.trace_id): row for row in heads},
+        keys={(row.tenant, row.key_hash): row for row in keys},
+    )
+    results = [work.decide(pending) for pending in batch]
+    if work.receipts:
+        await work.write(tx, shard)
+    return await _read_stored(tx, results)
+
+
+async def read_known(tx: ReadTx, tenant: str, key_hash: bytes, fingerprint: bytes) -> Known | None:
+    """What is known about one key; None: it is free."""
+    for row in await tx.each(_KeyRow, _KEYS, [(tenant, key_hash)]):
+        if row.fingerprint != fingerprint:
+            return KeyReused()
+        if row.receipt is None:
+            return _in_flight(row, await tx.now_us())
+        return (await _stored_answers(tx, {row.receipt}))[row.receipt]
+    return None
+
+
+class _HeadRow(NamedTuple):
+    tenant: str
+    trace_id: str
+    trace: int
+    hop: int
+    receipt_hash: bytes
+
+
+class _KeyRow(NamedTuple):
+    tenant: str
+    key_hash: bytes
+    fingerprint: bytes
+    receipt: int | None
+    fence: int | None
+    lease_until_us: int | None
+
+
+class _Stored(NamedTuple):
+    """Stands among the results until the answer of this receipt has been read."""
+
+    receipt: int
+    fence_lost: bool
+
+
+class _Chain:
+    """A chain while the batch grows it."""
+
+    __slots__ = ("began_at_hop", "head", "trace")
+
+    def __init__(self, row: _HeadRow | None) -> None:
+        self.trace = row.trace if row else 0
+        self.began_at_hop = row.hop if row else 0
+        self.head = Head(hop=row.hop, receipt_hash=hash_text(row.receipt_hash)) if row else None
+
+
+class _Work:
+    """A batch in memory: what was read, what was decided, and the rows that follow from it."""
+
+    def __init__(
+        self,
+        *,
+        seal: Seal,
+        now_us: int,
+        first_id: int,
+        heads: Mapping[tuple[str, str], _HeadRow],
+        keys: Mapping[tuple[str, bytes], _KeyRow],
+    ) -> None:
+        self._seal = seal
+        self._now_us = now_us
+        self._first_id = first_id
+        self._heads = heads
+        self._keys = keys
+        self._chains: dict[tuple[str, str], _Chain] = {}
+        self._answered: dict[tuple[str, bytes], tuple[PendingExchange, Sealed]] = {}
+        self._usage: Counter[tuple[str, str, str]] = Counter()
+        self._new_keys: list[tuple[Value, ...]] = []
+        self._claimed_keys: list[tuple[Value, ...]] = []
+        self._closed_claims: list[tuple[Value, ...]] = []
+        self._answers: list[tuple[Value, ...]] = []
+        self._payloads: list[tuple[Value, ...]] = []
+        self.receipts: list[tuple[Value, ...]] = []
+
+    def decide(self, pending: PendingExchange) -> Result | _Stored:
+        """Seal the exchange and note its rows, or say why it has none."""
+        key_row = None
+        if pending.key_hash is not None:
+            key = (pending.tenant, pending.key_hash)
+            if earlier := self._answered.get(key):
+                return _answered_in_batch(pending, *earlier)
+            key_row = self._keys.get(key)
+            if (known := self._known(pending, key_row)) is not None:
+                return known
+        chain = self._chain(pending)
+        if pending.expected_prev != ANY_PREV:
+            last = chain.head.receipt_hash if chain.head else None
+            if pending.expected_prev != last:
+                return ChainMoved(head=chain.head)
+        sealed = self._seal(pending, chain.head)
+        self._append(pending, sealed, chain, claimed=key_row is not None)
+        return Committed(sealed=sealed)
+
+    def _known(self, pending: PendingExchange, row: _KeyRow | None) -> Result | _Stored | None:
+        """What the key's stored row says against writing; None: nothing."""
+        if row is None:
+            # A claim that is gone was released or purged by someone who held a later fence.
+            return None if pending.fence is None else FenceLost(receipt_hash=None)
+        if row.fingerprint != pending.fingerprint:
+            return KeyReused()
+        if row.receipt is not None:
+            return _Stored(row.receipt, pending.fence is not None)
+        if pending.fence is None:
+            return _in_flight(row, self._now_us)
+        return None if pending.fence == row.fence else FenceLost(receipt_hash=None)
+
+    def _chain(self, pending: PendingExchange) -> _Chain:
+        name = (pending.tenant, pending.trace_id)
+        chain = self._chains.get(name)
+        if chain is None:
+            chain = self._chains[name] = _Chain(self._heads.get(name))
+        return chain
+
+    def _append(
+        self, pending: PendingExchange, sealed: Sealed, chain: _Chain, *, claimed: bool
+    ) -> None:
+        hop = chain.head.hop + 1 if chain.head else 1
+        if sealed.hop != hop:
+            raise IntegrityViolated(f"Sealed as hop {sealed.hop}, but the chain is at {hop - 1}.")
+        tenant = pending.tenant
+        row_id = self._first_id + len(self.receipts)
+        if hop == 1:
+            chain.trace = row_id
+        chain.head = Head(hop=hop, receipt_hash=sealed.receipt_hash)
+        self.receipts.append(
+            (
+                row_id,
+                chain.trace,
+                hop,
+                tenant,
+                sealed.kind,
+                sealed.outcome,
+                sealed.ts_us,
+                sealed.period,
+                sealed.vex_units,
+                sealed.fu_tokens,
+                digest(sealed.receipt_hash),
+                sealed.jws,
+                sealed.canonical,
+            )
+        )
+        if pending.key_hash is not None:
+            self._answered[tenant, pending.key_hash] = (pending, sealed)
+            if claimed:
+                self._claimed_keys.append((tenant, pending.key_hash, row_id))
+                self._closed_claims.append((tenant, pending.key_hash, pending.fence))
+            else:
+                self._new_keys.append((tenant, pending.key_hash, pending.fingerprint, row_id))
+            answer = sealed.answer
+            self._answers.append(
+                (
+                    row_id,
+                    tenant,
+                    pending.key_hash,
+                    pending.trace_id,
+                    sealed.ts_us,
+                    answer.status,
+                    answer.content_type,
+                    answer.body,
+                )
+            )
+        if sealed.payload_cid is not None and sealed.payload is not None:
+            cid = digest(sealed.payload_cid)
+            self._payloads.append(
+                (row_id, tenant, cid, sealed.ts_us, sealed.payload, sealed.payload_salt)
+            )
+        if sealed.vex_units:
+            self._usage[tenant, sealed.period, "vex"] += sealed.vex_units
+        if sealed.fu_tokens:
+            self._usage[tenant, sealed.period, "fu"] += sealed.fu_tokens
+
+    async def write(self, tx: Tx, shard: int) -> None:
+        """Every row of the batch, keys in order so that two processes lock in the same order."""
+        new_heads: list[tuple[Value, ...]] = []
+        moved_heads: list[tuple[Value, ...]] = []
+        for (tenant, trace_id), chain in sorted(self._chains.items()):
+            if chain.head is None or chain.head.hop == chain.began_at_hop:
+                continue
+            last = digest(chain.head.receipt_hash)
+            if chain.began_at_hop == 0:
+                new_heads.append((tenant, trace_id, chain.trace, chain.head.hop, last))
+            else:
+                moved_heads.append((tenant, trace_id, chain.head.hop, last, chain.began_at_hop))
+        # The guards come first, so that losing a race costs no wide rows.
+        await _all_or_raced(tx, _NEW_HEADS, new_heads)
+        await _all_or_raced(tx, _MOVED_HEADS, moved_heads)
+        await _all_or_raced(tx, _NEW_KEYS, sorted(self._new_keys))
+        await _all_or_raced(tx, _CLOSED_CLAIMS, self._closed_claims)
+        await _all_or_raced(tx, _CLAIMED_KEYS, self._claimed_keys)
+        await tx.execute_each(_RECEIPTS, self.receipts)
+        await tx.execute_each(_ANSWERS, self._answers)
+        await tx.execute_each(_PAYLOADS, self._payloads)
+        # Totals last: their rows are the hottest and stay locked until the commit.
+        await tx.execute_each(
+            _TOTALS, [(*name, shard, units) for name, units in sorted(self._usage.items())]
+        )
+
+
+def _answered_in_batch(pending: PendingExchange, first: PendingExchange, sealed: Sealed) -> Result:
+    if first.fingerprint != pending.fingerprint:
+        return KeyReused()
+    if pending.fence is not None:
+        return FenceLost(receipt_hash=sealed.receipt_hash)
+    return Replay(answer=sealed.answer, receipt_hash=sealed.receipt_hash, trace_id=first.trace_id)
+
+
+def _in_flight(row: _KeyRow, now_us: int) -> InFlight:
+    left_us = (row.lease_until_us or now_us) - now_us
+    return InFlight(retry_after_s=max(left_us, 0) / 1_000_000)
+
+
+async def _all_or_raced(tx: Tx, statement: PerRow, rows: Sequence[tuple[Value, ...]]) -> None:
+    """Compare-and-swap for each row: fewer touched rows mean that somebody else was first."""
+    if rows and await tx.execute_each(statement, rows) != len(rows):
+        raise Raced("Another process wrote the same key or chain first.")
+
+
+async def _first_id(tx: Tx, count: int) -> int:
+    """The first of `count` consecutive free receipt ids."""
+    if tx.engine == "sqlite":
+        last = await tx.one(int, "SELECT coalesce(max(id), 0) FROM receipts")
+        return (last or 0) + 1
+    # setval would be undone by nobody and seen by all: take the block with one advancing call.
+    first = await tx.one(int, "SELECT receipt_ids(:count)", count=count)
+    assert first is not None
+    return first
+
+
+class _StoredRow(NamedTuple):
+    receipt: int
+    receipt_hash: bytes
+    answer: int | None
+    trace_id: str | None
+    status: int | None
+    content_type: str | None
+    body: bytes | None
+    canonical: bytes | None
+    jws: str | None
+
+
+async def _stored_answers(tx: ReadTx, receipts: set[int]) -> dict[int, Replay | Erased | KeySpent]:
+    """What each of these receipts' keys answers from now on."""
+    rows = await tx.each(_StoredRow, _STORED, [(receipt,) for receipt in sorted(receipts)])
+    return {row.receipt: _stored_answer(row) for row in rows}
+
+
+def _stored_answer(row: _StoredRow) -> Replay | Erased | KeySpent:
+    receipt_hash = hash_text(row.receipt_hash)
+    if row.body is not None:
+        assert row.status is not None
+        assert row.content_type is not None
+        assert row.trace_id is not None
+        return Replay(
+            answer=Answer(status=row.status, content_type=row.content_type, body=row.body),
+            receipt_hash=receipt_hash,
+            trace_id=row.trace_id,
+        )
+    if row.answer is None:
+        return KeySpent(receipt_hash=receipt_hash)
+    assert row.canonical is not None
+    assert row.jws is not None
+    return Erased(receipt_hash=receipt_hash, canonical=row.canonical, jws=row.jws)
+
+
+async def _read_stored(tx: ReadTx, results: Sequence[Result | _Stored]) -> list[Result]:
+    """Put the stored answers where the batch found that a key had been answered before."""
+    wanted = {result.receipt for result in results if isinstance(result, _Stored)}
+    if not wanted:
+        return [result for result in results if not isinstance(result, _Stored)]
+    stored = await _stored_answers(tx, wanted)
+    complete: list[Result] = []
+    for result in results:
+        if not isinstance(result, _Stored):
+            complete.append(result)
+        elif result.fence_lost:
+            complete.append(FenceLost(receipt_hash=stored[result.receipt].receipt_hash))
+        else:
+            complete.append(stored[result.receipt])
+    return complete
+
+
+_HEADS = PerRow(
+    sqlite="""
+        SELECT tenant, trace_id, trace, hop, receipt_hash
+        FROM heads WHERE tenant = ? AND trace_id = ?
+    """,
+    postgres="""
+        SELECT h.tenant, h.trace_id, h.trace, h.hop, h.receipt_hash
+        FROM unnest($1::text[], $2::text[]) AS k (tenant, trace_id)
+        JOIN heads h ON h.tenant = k.tenant AND h.trace_id = k.trace_id
+        ORDER BY h.tenant, h.trace_id FOR UPDATE OF h
+    """,
+)
+_KEYS = PerRow(
+    sqlite="""
+        SELECT i.tenant, i.key_hash, i.fingerprint, i.receipt, c.fence, c.lease_until_us
+        FROM idempotency i LEFT JOIN claims c ON i.receipt IS NULL
+            AND c.tenant = i.tenant AND c.key_hash = i.key_hash
+        WHERE i.tenant = ? AND i.key_hash = ?
+    """,
+    postgres="""
+        SELECT i.tenant, i.key_hash, i.fingerprint, i.receipt, c.fence, c.lease_until_us
+        FROM unnest($1::text[], $2::bytea[]) AS k (tenant, key_hash)
+        JOIN idempotency i ON i.tenant = k.tenant AND i.key_hash = k.key_hash
+        LEFT JOIN claims c ON i.receipt IS NULL
+            AND c.tenant = i.tenant AND c.key_hash = i.key_hash
+    """,
+)
+_STORED = PerRow(
+    sqlite="""
+        SELECT r.id, r.receipt_hash, a.receipt, a.trace_id, a.status, a.content_type, a.body,
+            CASE WHEN a.body IS NULL THEN r.canonical END, CASE WHEN a.body IS NULL THEN r.jws END
+        FROM receipts r LEFT JOIN answers a ON a.receipt = r.id WHERE r.id = ?
+    """,
+    postgres="""
+        SELECT r.id, r.receipt_hash, a.receipt, a.trace_id, a.status, a.content_type, a.body,
+            CASE WHEN a.body IS NULL THEN r.canonical END, CASE WHEN a.body IS NULL THEN r.jws END
+        FROM unnest($1::bigint[]) AS k (id)
+        JOIN receipts r ON r.id = k.id LEFT JOIN answers a ON a.receipt = r.id
+    """,
+)
+_NEW_HEADS = PerRow(
+    sqlite="""
+        INSERT INTO heads (tenant, trace_id, trace, hop, receipt_hash) VALUES (?, ?, ?, ?, ?)
+        ON CONFLICT DO NOTHING
+    """,
+    postgres="""
+        INSERT INTO heads (tenant, trace_id, trace, hop, receipt_hash)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bytea[])
+        ON CONFLICT DO NOTHING
+    """,
+)
+_MOVED_HEADS = PerRow(
+    sqlite="""
+        UPDATE heads SET hop = ?3, receipt_hash = ?4
+        WHERE tenant = ?1 AND trace_id = ?2 AND hop = ?5
+    """,
+    postgres="""
+        UPDATE heads h SET hop = k.hop, receipt_hash = k.receipt_hash
+        FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[])
+            AS k (tenant, trace_id, hop, receipt_hash, seen)
+        WHERE h.tenant = k.tenant AND h.trace_id = k.trace_id AND h.hop = k.seen
+    """,
+)
+_NEW_KEYS = PerRow(
+    sqlite="""
+        INSERT INTO idempotency (tenant, key_hash, fingerprint, receipt, spent)
+        VALUES (?, ?, ?, ?, 0) ON CONFLICT DO NOTHING
+    """,
+    postgres="""
+        INSERT INTO idempotency (tenant, key_hash, fingerprint, receipt, spent)
+        SELECT *, 0 FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::bigint[])
+        ON CONFLICT DO NOTHING
+    """,
+)
+_CLAIMED_KEYS = PerRow(
+    sqlite="""
+        UPDATE idempotency SET receipt = ?3
+        WHERE tenant = ?1 AND key_hash = ?2 AND receipt IS NULL
+    """,
+    postgres="""
+        UPDATE idempotency i SET receipt = k.receipt
+        FROM unnest($1::text[], $2::bytea[], $3::bigint[]) AS k (tenant, key_hash, receipt)
+        WHERE i.tenant = k.tenant AND i.key_hash = k.key_hash AND i.receipt IS NULL
+    """,
+)
+_CLOSED_CLAIMS = PerRow(
+    sqlite="DELETE FROM claims WHERE tenant = ? AND key_hash = ? AND fence = ?",
+    postgres="""
+        DELETE FROM claims c
+        USING unnest($1::text[], $2::bytea[], $3::bigint[]) AS k (tenant, key_hash, fence)
+        WHERE c.tenant = k.tenant AND c.key_hash = k.key_hash AND c.fence = k.fence
+    """,
+)
+_RECEIPTS = PerRow(
+    sqlite="""
+        INSERT INTO receipts (id, trace, hop, tenant, kind, outcome, ts_us, period,
+            vex_units, fu_tokens, receipt_hash, jws, canonical)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    """,
+    postgres="""
+        INSERT INTO receipts (id, trace, hop, tenant, kind, outcome, ts_us, period,
+            vex_units, fu_tokens, receipt_hash, jws, canonical)
+        SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[],
+            $6::text[], $7::bigint[], $8::text[], $9::bigint[], $10::bigint[], $11::bytea[],
+            $12::text[], $13::bytea[])
+    """,
+)
+_ANSWERS = PerRow(
+    sqlite="""
+        INSERT INTO answers (receipt, tenant, key_hash, trace_id, ts_us, status, content_type, body)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    """,
+    postgres="""
+        INSERT INTO answers (receipt, tenant, key_hash, trace_id, ts_us, status, content_type, body)
+        SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::text[], $5::bigint[],
+            $6::bigint[], $7::text[], $8::bytea[])
+    """,
+)
+_PAYLOADS = PerRow(
+    sqlite="""
+        INSERT INTO payloads (receipt, tenant, cid, ts_us, body, salt) VALUES (?, ?, ?, ?, ?, ?)
+    """,
+    postgres="""
+        INSERT INTO payloads (receipt, tenant, cid, ts_us, body, salt)
+        SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::bigint[], $5::bytea[],
+            $6::bytea[])
+    """,
+)
+_TOTALS = PerRow(
+    sqlite="""
+        INSERT INTO usage_totals (tenant, period, meter, shard, units) VALUES (?, ?, ?, ?, ?)
+        ON CONFLICT (tenant, period, meter, shard) DO UPDATE SET units = units + excluded.units
+    """,
+    postgres="""
+        INSERT INTO usage_totals AS t (tenant, period, meter, shard, units)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[])
+        ON CONFLICT (tenant, period, meter, shard) DO UPDATE SET units = t.units + excluded.units
+    """,
+)

@@ -1,0 +1,474 @@
+"""SQLite by apsw: one writer that commits waiting units together, and a reader beside it.
+
+Statements run on the event loop, because handing whole transactions to a thread costs more than
+they do; only what can wait for the disk or for another process runs in a thread: BEGIN under
+contention, and COMMIT. WAL with `synchronous=FULL`: an acknowledged commit has been fsynced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Concatenate, Final, Generic, LiteralString, ParamSpec, Protocol, TypeVar, cast
+
+import apsw
+
+from signet.storage import migrate
+from signet.storage.config import SqliteConfig
+from signet.storage.errors import (
+    ForeignAwait,
+    IntegrityViolated,
+    StorageBusy,
+    StorageError,
+    StorageUnavailable,
+)
+from signet.storage.tx import Engine, PerRow, ReadTx, Tx, Value
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Pages of 4 KiB in the write-ahead log before a commit also copies them into the database file.
+# A page changed by many commits is then copied once; a restart replays at most this much.
+_CHECKPOINT_PAGES: Final = 4000
+_CACHE_KIB: Final = 65536
+
+
+Rows = Sequence[tuple[Value, ...]]
+
+
+class _Cursor(Protocol):
+    def fetchall(self) -> Rows: ...
+
+
+class _Connection(Protocol):
+    """What is used of `apsw.Connection`, whose own stubs leave the values' type unknown on 3.11."""
+
+    @property
+    def in_transaction(self) -> bool: ...
+    def execute(
+        self, statements: str, bindings: Mapping[str, Value] | tuple[Value, ...] | None = None
+    ) -> _Cursor: ...
+    def executemany(self, statements: str, sequenceofbindings: Rows) -> _Cursor: ...
+    def total_changes(self) -> int: ...
+    def pragma(self, name: str, value: str | int) -> Value: ...
+    def set_busy_timeout(self, milliseconds: int) -> None: ...
+    def close(self, force: bool = False) -> None: ...
+
+
+class SqliteTx:
+    """Runs statements at once on its connection; the awaits of its methods never suspend."""
+
+    engine: Engine = "sqlite"
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection: _Connection | None = connection
+        self.failure: StorageError | None = None
+
+    def end(self) -> None:
+        """Refuse every later use: it would fall into somebody else's transaction."""
+        self._connection = None
+
+    def _open(self) -> _Connection:
+        if self._connection is None:
+            raise ForeignAwait("The transaction has ended; nothing may use it any more.")
+        if self.failure is not None:
+            raise self.failure
+        return self._connection
+
+    def _failed(self, error: apsw.Error) -> StorageError:
+        self.failure = _translated(error)
+        return self.failure
+
+    def _rows(self, sql: str, params: dict[str, Value]) -> Rows:
+        connection = self._open()
+        try:
+            return connection.execute(sql, params).fetchall()
+        except apsw.Error as error:
+            raise self._failed(error) from error
+
+    async def one(self, make: Callable[..., T], sql: LiteralString, /, **params: Value) -> T | None:
+        """The first row, or None."""
+        rows = self._rows(sql, params)
+        return make(*rows[0]) if rows else None
+
+    async def all(self, make: Callable[..., T], sql: LiteralString, /, **params: Value) -> list[T]:
+        """Every row."""
+        return [make(*row) for row in self._rows(sql, params)]
+
+    async def each(self, make: Callable[..., T], statement: PerRow, rows: Rows, /) -> list[T]:
+        """All rows found for all of `rows`."""
+        connection = self._open()
+        try:
+            found = connection.executemany(statement.sqlite, rows).fetchall()
+        except apsw.Error as error:
+            raise self._failed(error) from error
+        return [make(*row) for row in found]
+
+    async def now_us(self) -> int:
+        """The clock of the host, which all processes that share the file share too."""
+        return time.time_ns() // 1000
+
+    async def execute(self, sql: LiteralString, /, **params: Value) -> int:
+        """Run one statement; how many rows it touched."""
+        connection = self._open()
+        before = connection.total_changes()
+        self._rows(sql, params)
+        return connection.total_changes() - before
+
+    async def execute_each(self, statement: PerRow, rows: Rows, /) -> int:
+        """Run one statement for every row; how many rows it touched in all."""
+        connection = self._open()
+        before = connection.total_changes()
+        try:
+            connection.executemany(statement.sqlite, rows)
+        except apsw.Error as error:
+            raise self._failed(error) from error
+        return connection.total_changes() - before
+
+
+class _Unit(Protocol):
+    """A transaction function that waits for its turn, and its caller's future."""
+
+    def run(self, connection: _Connection) -> Exception | None:
+        """Run it and keep what comes of it; the error, if one did."""
+        ...
+
+    def settle(self) -> None:
+        """The group is durable: give the caller its value, or the unit's own error."""
+        ...
+
+    def refuse(self, error: StorageError) -> None:
+        """The group is not durable: whatever the unit did is void."""
+        ...
+
+
+class _Call(Generic[T]):
+    """The one kind of unit."""
+
+    def __init__(
+        self, f: Callable[[Tx], Coroutine[object, None, T]], answer: asyncio.Future[T]
+    ) -> None:
+        self._f = f
+        self._answer = answer
+        self._value: T | None = None
+        self._error: Exception | None = None
+
+    def run(self, connection: _Connection) -> Exception | None:
+        try:
+            self._value = _in_transaction(self._f, connection)
+        except Exception as error:
+            self._error = error
+        return self._error
+
+    def settle(self) -> None:
+        if self._answer.done():  # its caller was cancelled
+            return
+        if self._error is not None:
+            self._answer.set_exception(self._error)
+        else:
+            self._answer.set_result(self._value)  # pyright: ignore[reportArgumentType]
+
+    def refuse(self, error: StorageError) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(type(error)(error.detail))
+
+
+class SqliteDatabase:
+    """An open SQLite file at the newest schema."""
+
+    kind: Engine = "sqlite"
+
+    def __init__(self, config: SqliteConfig, schema_version: int) -> None:
+        self.schema_version = schema_version
+        self._config = config
+        self._writer = _connect(config, busy_s=0)
+        self._reader = _connect(config, busy_s=0)
+        self._reader.pragma("query_only", 1)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="signet-sqlite")
+        self._waiting: deque[_Unit] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+
+    async def transact(
+        self,
+        f: Callable[Concatenate[Tx, P], Coroutine[object, None, T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Queue a unit for the writer; see `Database`."""
+        if self._closing:
+            raise StorageUnavailable("The database is closing; nothing was written.")
+        if len(self._waiting) >= self._config.queue_limit:
+            raise StorageBusy("Too many transactions wait for the disk; nothing was written.")
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def call(tx: Tx) -> Coroutine[object, None, T]:
+            return f(tx, *args, **kwargs)
+
+        self._waiting.append(_Call(call, answer))
+        self._wake.set()
+        return await answer
+
+    async def read(
+        self,
+        f: Callable[Concatenate[ReadTx, P], Coroutine[object, None, T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Read the newest committed state; see `Database`."""
+
+        def call(tx: ReadTx) -> Coroutine[object, None, T]:
+            return f(tx, *args, **kwargs)
+
+        try:
+            return _snapshot(self._reader, call)
+        except StorageBusy:
+            # Another process recovers or closes the log: wait for it off the loop.
+            return await asyncio.to_thread(self._read_patiently, call)
+
+    async def read_current(
+        self,
+        f: Callable[Concatenate[ReadTx, P], Coroutine[object, None, T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """The same: there are no replicas of a file."""
+        return await self.read(f, *args, **kwargs)
+
+    def _read_patiently(self, f: Callable[[ReadTx], Coroutine[object, None, T]]) -> T:
+        connection = _connect(self._config, busy_s=self._config.busy_s)
+        try:
+            return _snapshot(connection, f)
+        finally:
+            connection.close()
+
+    async def ping(self) -> None:
+        """Commit a write of one row; see `Database`."""
+        await self.transact(_probe)
+
+    async def run(self) -> None:
+        """Commit what waits, group after group, until `stop` was called and nothing waits."""
+        try:
+            while True:
+                await self._wake.wait()
+                while self._waiting:
+                    count = min(len(self._waiting), self._config.max_group)
+                    await self._commit([self._waiting.popleft() for _ in range(count)])
+                if self._closing:
+                    return
+                self._wake.clear()
+        finally:
+            self._closing = True
+            self._thread.shutdown(wait=True)
+            for unit in self._waiting:
+                unit.refuse(StorageUnavailable("The database was closed; nothing was written."))
+            self._writer.close()
+            self._reader.close()
+
+    def stop(self) -> None:
+        """Take nothing more; `run` returns after the last group."""
+        self._closing = True
+        self._wake.set()
+
+    async def _commit(self, units: Sequence[_Unit]) -> None:
+        """One transaction for all units. Whatever happens, every caller is told."""
+        try:
+            await self._begin()
+            if self._run_all(units):
+                await self._in_thread(partial(self._writer.execute, "COMMIT"))
+            else:
+                self._writer.execute("ROLLBACK")
+        except BaseException as error:
+            # A COMMIT that failed may still have reached the disk, hence "not acknowledged".
+            refused = error if isinstance(error, StorageError) else None
+            if isinstance(error, apsw.Error):
+                refused = StorageUnavailable(f"The commit failed: {error}")
+            elif refused is None:
+                refused = StorageUnavailable("The writer was interrupted.")
+            self._abandon()
+            for unit in units:
+                unit.refuse(refused)
+            if not isinstance(error, (StorageError, apsw.Error)):
+                raise
+        else:
+            for unit in units:
+                unit.settle()
+
+    async def _begin(self) -> None:
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            await self._in_thread(self._begin_patiently)
+        except apsw.Error as error:
+            raise _translated(error) from error
+
+    def _begin_patiently(self) -> None:
+        self._writer.set_busy_timeout(round(self._config.busy_s * 1000))
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError as error:
+            raise StorageBusy("Another process held the write lock for too long.") from error
+        finally:
+            self._writer.set_busy_timeout(0)
+
+    async def _in_thread(self, f: Callable[[], object]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, f)
+
+    def _run_all(self, units: Sequence[_Unit]) -> bool:
+        """Run each unit; one that fails is rolled back alone. Whether anything is left to commit.
+
+        Raises `StorageUnavailable` when the disk failed under a unit: SQLite may have rolled back
+        the neighbours as well, so the group is void.
+        """
+        if len(units) == 1:
+            return self._checked(units[0].run(self._writer)) is None
+        kept = False
+        for unit in units:
+            self._writer.execute("SAVEPOINT unit")
+            if self._checked(unit.run(self._writer)) is None:
+                kept = True
+            else:
+                self._writer.execute("ROLLBACK TO unit")
+            self._writer.execute("RELEASE unit")
+        return kept
+
+    def _checked(self, error: Exception | None) -> Exception | None:
+        if isinstance(error, StorageUnavailable):
+            raise error
+        if not self._writer.in_transaction:
+            raise StorageUnavailable("SQLite gave the transaction up.") from error
+        return error
+
+    def _abandon(self) -> None:
+        try:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+        except apsw.Error:
+            # The connection is no longer to be trusted with half a transaction; a new one is.
+            self._writer.close(True)
+            self._writer = _connect(self._config, busy_s=0)
+
+
+@asynccontextmanager
+async def open_sqlite(config: SqliteConfig) -> AsyncGenerator[SqliteDatabase, None]:
+    """Open, migrate and run a database until the block ends; what waits then is committed."""
+    version = await asyncio.to_thread(_migrate, config)
+    db = SqliteDatabase(config, version)
+    failure: BaseException | None = None
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(db.run())
+        try:
+            yield db
+        except (Exception, asyncio.CancelledError) as error:
+            # Raised again below, so that the group neither wraps it nor cancels the last commit.
+            failure = error
+        finally:
+            db.stop()
+    if failure is not None:
+        raise failure
+
+
+async def _probe(tx: Tx) -> None:
+    await tx.execute("UPDATE probe SET at_us = :now WHERE id = 1", now=await tx.now_us())
+
+
+def _in_transaction(f: Callable[[Tx], Coroutine[object, None, T]], connection: _Connection) -> T:
+    """Drive a transaction function to its end without an event loop."""
+    tx = SqliteTx(connection)
+    coroutine = f(tx)
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        if tx.failure is not None:  # it was caught; PostgreSQL would have given up as well
+            raise tx.failure from None
+        return done.value
+    finally:
+        tx.end()
+        coroutine.close()
+    raise ForeignAwait(
+        "A transaction function awaited something that is not its transaction. No network call, "
+        "sleep or lock belongs inside: it would keep the one writer from everybody else."
+    )
+
+
+def _snapshot(connection: _Connection, f: Callable[[ReadTx], Coroutine[object, None, T]]) -> T:
+    connection.execute("BEGIN")
+    try:
+        return _in_transaction(f, connection)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _connect(config: SqliteConfig, *, busy_s: float) -> _Connection:
+    try:
+        connection = cast(_Connection, apsw.Connection(str(config.path)))
+        connection.set_busy_timeout(round(busy_s * 1000))
+        connection.pragma("synchronous", "FULL")
+        connection.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
+        connection.pragma("cache_size", -_CACHE_KIB)
+        connection.pragma("temp_store", "MEMORY")
+        connection.pragma("trusted_schema", 0)
+    except apsw.Error as error:
+        raise StorageUnavailable(f"Cannot open {config.path}: {error}") from error
+    return connection
+
+
+def _migrate(config: SqliteConfig) -> int:
+    """Bring the file to the newest schema under SQLite's own write lock; the version it is at."""
+    try:
+        config.path.parent.mkdir(parents=True, exist_ok=True)
+        # Payloads are nobody else's business; SQLite gives its side files the same mode.
+        os.close(os.open(config.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StorageUnavailable(f"Cannot open {config.path}: {error.strerror}") from error
+    steps = migrate.migrations("sqlite")
+    connection = _connect(config, busy_s=config.busy_s)
+    try:
+        _switch_to_wal(connection, config.busy_s)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(migrate.TABLE)
+        for step in migrate.pending(steps, _in_transaction(migrate.applied, connection)):
+            connection.execute(step.sql)
+            _in_transaction(partial(migrate.record, step=step), connection)
+        connection.execute("COMMIT")
+    except apsw.Error as error:
+        raise StorageUnavailable(f"Cannot migrate {config.path}: {error}") from error
+    finally:
+        connection.close(True)
+    return len(steps)
+
+
+def _switch_to_wal(connection: _Connection, busy_s: float) -> None:
+    """Write-ahead logging; SQLite does not wait by itself when several processes start at once."""
+    deadline = time.monotonic() + busy_s
+    while True:
+        try:
+            if connection.pragma("journal_mode", "WAL") == "wal":
+                return
+            raise StorageUnavailable("This filesystem cannot carry SQLite's write-ahead log.")
+        except apsw.BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _translated(error: apsw.Error) -> StorageError:
+    match error:
+        case apsw.ConstraintError():
+            return IntegrityViolated(f"A constraint refused the row: {error}")
+        case apsw.BusyError() | apsw.LockedError():
+            return StorageBusy("Another process holds the database.")
+        case apsw.SQLError() | apsw.BindingsError() | apsw.MismatchError() | apsw.RangeError():
+            return StorageError(f"The statement is wrong: {error}")
+        case _:
+            # Disk full, input/output error, corruption, no memory: nothing here is certain.
+            return StorageUnavailable(f"The database failed: {error}")
