@@ -18,7 +18,6 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import chain
 from json.encoder import encode_basestring
 from typing import Literal, NoReturn, assert_never, cast
 
@@ -50,9 +49,8 @@ __all__ = [
 
 Profile = Literal["jcs", "nfc+jcs", "legacy-json"]
 
-# Deeper than anything `parse` lets in and anything we build around it; shallower than the limits
-# of orjson (254) and of Python's own stack.
-_MAX_DEPTH = 200
+# The depth at which orjson stops, so that both writers agree; the accelerator's self-test knows it.
+_MAX_DEPTH = 254
 # UAX #15 §13, Stream-Safe Text: normalisation sorts runs of combining marks and is quadratic in
 # their length (100,000 marks take most of a minute), and no language needs more than 30 in a row.
 _MAX_COMBINING_MARKS = 30
@@ -148,7 +146,6 @@ def _decimal_fragment(foreign: object) -> object:
 
 
 _LEAVES = frozenset({str, int, bool, type(None), Decimal})
-_CONTAINERS = frozenset({dict, list})
 
 
 def _is_plain(value: Json) -> bool:
@@ -156,31 +153,39 @@ def _is_plain(value: Json) -> bool:
 
     It does but for floats, which it spells in its own way, and for names beyond the Basic
     Multilingual Plane: only there does the order of UTF-16 code units differ from that of code
-    points, which is the order of UTF-8 bytes. Goes level by level, so that almost all of the work
-    is done by C loops.
+    points, which is the order of UTF-8 bytes.
     """
-    level: list[Json] = [value]
-    for _ in range(_MAX_DEPTH + 1):
-        types: set[type] = set(map(type, level))
-        if types <= _LEAVES:
-            return True
-        if not types <= _LEAVES | _CONTAINERS:
-            return False
-        objects = [member for member in level if type(member) is dict]
-        try:
-            names = "".join(chain.from_iterable(objects))
-        except TypeError:
-            return False
-        if not names.isascii() and max(names) > "\uffff":
-            return False
-        arrays = [member for member in level if type(member) is list]
-        level = [*chain.from_iterable(arrays), *chain.from_iterable(map(dict.values, objects))]
-    return False
+    found: list[Json] = [value]
+    for container in found:  # grows as it is walked, so that no nesting can exhaust the stack
+        if type(container) is dict:
+            try:
+                names = "".join(container)
+            except TypeError:
+                return False
+            if not names.isascii() and max(names) > "\uffff":
+                return False
+            members = container.values()
+        elif type(container) is list:
+            members = container
+        else:
+            return type(container) in _LEAVES
+        for member in members:
+            kind = type(member)
+            if kind in _LEAVES:
+                continue
+            if kind is not dict and kind is not list:
+                return False
+            found.append(member)
+    return True
 
 
 def _jcs_pure(value: Json) -> bytes:
     out: list[str] = []
-    _write(value, out, [])
+    path: list[str | int] = []
+    try:
+        _write(value, out, path)
+    except RecursionError:  # the caller's own stack was deep already
+        _refuse_depth(path)
     return "".join(out).encode("utf-8")
 
 
@@ -203,7 +208,7 @@ def _write(value: object, out: list[str], path: list[str | int]) -> None:
         except _NotExact:
             _refuse("number_not_exact", "No double equals this Decimal; use a string.", path)
     elif len(path) >= _MAX_DEPTH and isinstance(value, list | dict):
-        _refuse("too_deep", f"Nested deeper than {_MAX_DEPTH} levels.", path)
+        _refuse_depth(path)
     elif isinstance(value, list):
         _write_array(cast("list[object]", value), out, path)
     elif isinstance(value, dict):
@@ -270,6 +275,10 @@ def _decimal_text(value: Decimal) -> str:
     if math.isinf(double) or Decimal(repr(double)) != value:
         raise _NotExact
     return number_text(double)
+
+
+def _refuse_depth(path: list[str | int]) -> NoReturn:
+    _refuse("too_deep", f"Nested deeper than {_MAX_DEPTH} levels.", path)
 
 
 def _refuse(code: str, detail: str, path: list[str | int]) -> NoReturn:

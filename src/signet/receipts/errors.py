@@ -47,7 +47,8 @@ class KeyFormatError(ReceiptError):
 class SealError(ReceiptError):
     """What was asked to be signed is not a receipt or a bundle, so it was not signed.
 
-    Codes: `member_missing`, `member_unknown`, `member_invalid`, `not_plain`, `snapshot_changed`.
+    Codes: `member_missing`, `member_unknown`, `member_invalid`, `not_plain`, `bundle_invalid`,
+    `snapshot_changed`.
     """
 
 

@@ -82,8 +82,10 @@ class _Unsure:
 
 
 _UNSURE = _Unsure()
-_DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
-_TOO_LONG_TO_BE_SURE = b"0" * 17
+# Digits and signs become zeros, E becomes e: what is left to look for are three short texts.
+_AS_ZEROS = bytes.maketrans(b"123456789+-E", b"00000000000e")
+_FRACTIONS = (b"0.0", b"0e0")
+_TOO_LONG_TO_BE_SURE = b"0" * 20
 _BRACES_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -101,15 +103,21 @@ def _parse_fast(data: bytes, max_depth: int, reading: json.JSONDecoder) -> Json 
     # inside strings come back as they went in, and none was spelled as an escape (\u003a).
     if data.count(b":") != echo.count(b":") or b"\\u003" in data:
         return _UNSURE
-    structure = _outside_strings(data)
-    if structure.count(b"[") + structure.count(b"{") > max_depth < _depth(structure):
-        return _UNSURE
-    if reading is _SIGNED:
+    # From here on only numbers and depth are in doubt, and most texts raise no doubt.
+    zeros = data.translate(_AS_ZEROS)
+    at_door = reading is _DOOR
+    doubtful = at_door and any(sign in zeros for sign in (*_FRACTIONS, _TOO_LONG_TO_BE_SURE))
+    if not doubtful and data.count(b"[") + data.count(b"{") <= max_depth:
         return value
-    # orjson reads integers beyond 64 bits as doubles; an integer of up to 16 digits is exact.
-    if _TOO_LONG_TO_BE_SURE in structure.translate(_DIGITS_AS_ZEROS):
+    structure = _outside_strings(zeros)
+    if _depth(structure) > max_depth:
         return _UNSURE
-    if _has_fractions(structure):
+    if not at_door:
+        return value
+    # orjson reads integers beyond 64 bits as doubles; 19 characters always fit.
+    if _TOO_LONG_TO_BE_SURE in structure:
+        return _UNSURE
+    if any(sign in structure for sign in _FRACTIONS):
         try:
             return _DECIMALS.decode(data.decode("utf-8"))
         except _Flaw:
@@ -132,12 +140,6 @@ def _depth(structure: bytes) -> int:
         brackets = brackets.replace(b"[]", b"")
         depth += 1
     return depth
-
-
-def _has_fractions(structure: bytes) -> bool:
-    """Whether any number has a fraction or an exponent. `true` and `false` have an `e` each."""
-    exponents = structure.count(b"e") - structure.count(b"true") - structure.count(b"false")
-    return b"." in structure or b"E" in structure or exponents > 0
 
 
 # --- the careful reading --------------------------------------------------------------------

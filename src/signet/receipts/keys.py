@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cryptography.exceptions import InvalidSignature
@@ -55,7 +55,7 @@ class PublicKey:
     """
 
     raw: bytes
-    alias: str | None = None
+    alias: str | None = field(default=None, compare=False)
     not_before_s: int | None = None
     expires_s: int | None = None
     revoked_at_s: int | None = None
@@ -105,13 +105,6 @@ class PublicKey:
         life = {"nbf": self.not_before_s, "exp": self.expires_s, "revoked_at": self.revoked_at_s}
         document.update({name: value for name, value in life.items() if value is not None})
         return document
-
-    def jwks(self) -> list[Json]:
-        """The one or two JWKs under which this key is published: thumbprint, then alias."""
-        named: list[Json] = [self.jwk()]
-        if self.alias is not None and self.alias != self.kid:
-            named.append(self.jwk(kid=self.alias))
-        return named
 
 
 class SigningKey:
@@ -201,7 +194,8 @@ class KeySet:
         """The set of these keys. Raises `KeyFormatError` if two keys claim one name."""
         by_kid: dict[str, PublicKey] = {}
         for key in keys:
-            for kid in {key.kid, key.alias or key.kid}:
+            for kid in (key.kid, key.alias or key.kid):
+                # Equality covers the key's life as well: an alias must not outlive its key.
                 if by_kid.setdefault(kid, key) != key:
                     raise KeyFormatError(f"Two keys claim the kid {kid!r}.", code="key_format")
         return cls(by_kid)
@@ -210,9 +204,17 @@ class KeySet:
     def from_jwks(cls, document: Json) -> KeySet:
         """The Ed25519 keys of a JWKS (RFC 7517 §5); other kinds of key are passed over.
 
-        Raises `KeyFormatError`.
+        A JWK whose `kid` is not its thumbprint is an alias. Raises `KeyFormatError`, also for a
+        private key: whoever publishes one must hear of it.
         """
-        raise NotImplementedError
+        listed = document.get("keys") if isinstance(document, dict) else None
+        if not isinstance(listed, list):
+            raise KeyFormatError("A JWKS is an object with an array `keys`.", code="key_format")
+        return cls.of(
+            _from_jwk(jwk)
+            for jwk in listed
+            if isinstance(jwk, dict) and jwk.get("kty") == "OKP" and jwk.get("crv") == "Ed25519"
+        )
 
     def find(self, kid: str) -> PublicKey | None:
         """The key of that name, or None."""
@@ -220,7 +222,42 @@ class KeySet:
 
     def jwks(self) -> dict[str, Json]:
         """The set as a JWKS document (RFC 7517 §5), ready to be published."""
-        raise NotImplementedError
+        return {"keys": [key.jwk(kid=kid) for kid, key in self._by_kid.items()]}
+
+
+def _from_jwk(jwk: dict[str, Json]) -> PublicKey:
+    """The public key of one Ed25519 JWK (RFC 8037 §2). Raises `KeyFormatError`."""
+    kid, x = jwk.get("kid"), jwk.get("x")
+    if "d" in jwk:
+        raise KeyFormatError(f"The JWK {kid!r} holds a private key.", code="key_format")
+    if not isinstance(x, str) or not isinstance(kid, str):
+        raise KeyFormatError("A JWK needs `kid` and `x`, both texts.", code="key_format")
+    key = PublicKey(
+        raw=from_b64url(x),
+        not_before_s=_numeric_date(jwk, "nbf"),
+        expires_s=_numeric_date(jwk, "exp"),
+        revoked_at_s=_numeric_date(jwk, "revoked_at"),
+    )
+    if kid == key.kid:
+        return key
+    # A name in the form of a thumbprint that is not this key's own could only mislead.
+    if len(kid) == len(key.kid) and _is_b64url(kid):
+        raise KeyFormatError(f"The JWK {kid!r} has another thumbprint.", code="key_format")
+    return replace(key, alias=kid)
+
+
+def _numeric_date(jwk: dict[str, Json], name: str) -> int | None:
+    value = jwk.get(name)
+    if value is None or (type(value) is int and value >= 0):
+        return value
+    raise KeyFormatError(f"`{name}` in a JWK is a time in whole seconds.", code="key_format")
+
+
+def _is_b64url(text: str) -> bool:
+    try:
+        return bool(from_b64url(text))
+    except KeyFormatError:
+        return False
 
 
 def thumbprint(raw: bytes) -> str:

@@ -6,11 +6,16 @@ bytes are what is stored, sent and verified. Nothing is ever added to a sealed r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Literal, get_args
 
-from signet.receipts.canonical import Json
+from signet.receipts.canonical import Json, canonicalize, content_id, pointer
+from signet.receipts.errors import CanonicalError, SealError
+from signet.receipts.ijson import MAX_SAFE_INTEGER
 from signet.receipts.keys import SigningKey
 
 Kind = Literal["exchange", "delivery", "resolution", "key"]
@@ -24,15 +29,7 @@ OUTCOMES: tuple[str, ...] = get_args(Outcome)
 _EVERY = frozenset(
     {"v", "iss", "trace_id", "hop", "prev_receipt_hash", "ts", "tenant", "kind", "algo", "nonce"}
 )
-_EXCHANGED = frozenset({"outcome", "reason", "idempotency_key_hash"})
-REQUIRED: Mapping[str, frozenset[str]] = {
-    "exchange": _EVERY
-    | _EXCHANGED
-    | {"request_cid", "canon_profile", "payload_type", "target_type", "fu_tokens", "vex_units"},
-    "delivery": _EVERY | _EXCHANGED | {"forwarded"},
-    "resolution": _EVERY | _EXCHANGED,
-    "key": _EVERY | {"key"},
-}
+_OF_AN_EXCHANGE = frozenset({"outcome", "reason", "idempotency_key_hash"})
 _OPTIONAL = frozenset(
     {
         "cid",
@@ -52,6 +49,14 @@ _OPTIONAL = frozenset(
         "vex_units",
     }
 )
+REQUIRED: Mapping[str, frozenset[str]] = {
+    "exchange": _EVERY
+    | _OF_AN_EXCHANGE
+    | {"request_cid", "canon_profile", "payload_type", "target_type", "fu_tokens", "vex_units"},
+    "delivery": _EVERY | _OF_AN_EXCHANGE | {"forwarded"},
+    "resolution": _EVERY | _OF_AN_EXCHANGE,
+    "key": _EVERY | {"key"},
+}
 KNOWN: Mapping[str, frozenset[str]] = {
     kind: required if kind == "key" else required | _OPTIONAL for kind, required in REQUIRED.items()
 }
@@ -77,14 +82,207 @@ def seal(members: Mapping[str, Json], key: SigningKey) -> SealedReceipt:
     are unknown here), and for floats, Decimals, integers beyond ±(2^53−1) and names that are
     not ASCII, at any depth: so that the simplest verifier agrees with the strictest.
     """
-    raise NotImplementedError
+    for fault in faults(members):
+        raise SealError(fault.detail, code=fault.code, pointer=fault.pointer)
+    unknown = members.keys() - KNOWN[str(members["kind"])]
+    if unknown:
+        name = min(unknown, key=str)
+        raise SealError(
+            f"A receipt of this kind has no member {name!r}.",
+            code="member_unknown",
+            pointer=pointer(name),
+        )
+    try:
+        # Two halves, cut where `receipt_hash` belongs in the order of names: hashed as one object
+        # without it, joined around it, and nothing is serialised twice. Neither half is ever
+        # empty: `algo` is in the first, `v` in the second.
+        before = canonicalize({n: v for n, v in members.items() if n < "receipt_hash"})[:-1]
+        after = canonicalize({n: v for n, v in members.items() if n > "receipt_hash"})[1:]
+    except CanonicalError as error:
+        raise SealError(error.detail, code="not_plain", pointer=error.pointer) from error
+    receipt_hash = content_id(b"%b,%b" % (before, after))
+    canonical = b'%b,"receipt_hash":"%b",%b' % (before, receipt_hash.encode("ascii"), after)
+    return SealedReceipt(canonical, receipt_hash, key.jws(canonical, typ=RECEIPT_TYP))
 
 
 def timestamp(time_us: int) -> str:
     """Microseconds UTC as the receipt writes them: `2026-01-31T09:00:00.000001Z` (RFC 3339)."""
-    raise NotImplementedError
+    moment = _EPOCH + timedelta(microseconds=time_us)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def timestamp_us(text: str) -> int:
     """The microseconds UTC of a receipt's timestamp. Raises `ValueError` for any other form."""
-    raise NotImplementedError
+    if _TIMESTAMP.fullmatch(text) is None:
+        raise ValueError("not an RFC 3339 timestamp in UTC with microseconds")
+    moment = datetime.fromisoformat(text.removesuffix("Z") + "+00:00")
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+# --- what a receipt is ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFault:
+    """Why something is not a receipt, and where."""
+
+    code: Literal["member_missing", "member_invalid", "not_plain"]
+    pointer: str
+    detail: str
+
+    @property
+    def member(self) -> str:
+        """The top-level member that is at fault."""
+        return self.pointer.split("/")[1]
+
+
+def faults(members: Mapping[str, Json]) -> Iterator[MemberFault]:
+    """What keeps these members from being a receipt: the rules that sealer and verifier share.
+
+    Members that are not known are no fault here: a later version may add some, and the hash
+    covers them.
+    """
+    kind = members.get("kind")
+    if not isinstance(kind, str) or kind not in REQUIRED:
+        yield MemberFault("member_invalid", "/kind", f"`kind` is one of {', '.join(KINDS)}.")
+        return
+    missing = REQUIRED[kind] - members.keys()
+    if missing:
+        name = min(missing)
+        yield MemberFault("member_missing", pointer(name), f"The member {name!r} is missing.")
+        return
+    for name, value in members.items():
+        rule = _RULES.get(name)
+        if rule is not None and not rule[0](value):
+            yield MemberFault("member_invalid", pointer(name), f"`{name}` must be {rule[1]}.")
+    if (members["hop"] == 1) is not (members["prev_receipt_hash"] is None):
+        yield MemberFault(
+            "member_invalid",
+            "/prev_receipt_hash",
+            "`prev_receipt_hash` is null at hop 1, and only there.",
+        )
+    # `canon` would be taken by other verifiers for the canonical payload text and hashed as that.
+    if "canon" in members:
+        yield MemberFault("member_invalid", "/canon", "A receipt has no member `canon`.")
+    yield from _not_plain(members)
+
+
+def _not_plain(members: Mapping[str, Json]) -> Iterator[MemberFault]:
+    """Whatever two correct JSON implementations could read or sort differently."""
+    if _is_simple(members):
+        return
+    found: list[tuple[tuple[str | int, ...], Json]] = [
+        ((name,), member) for name, member in members.items()
+    ]
+    for path, value in found:
+        if not all(token.isascii() for token in path if isinstance(token, str)):
+            yield MemberFault("not_plain", pointer(*path), "Names in a receipt are ASCII.")
+        elif isinstance(value, dict):
+            found.extend(((*path, name), member) for name, member in value.items())
+        elif isinstance(value, list):
+            found.extend(((*path, index), item) for index, item in enumerate(value))
+        elif isinstance(value, float | Decimal):
+            yield MemberFault("not_plain", pointer(*path), "Numbers in a receipt are integers.")
+        elif isinstance(value, int) and not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
+            yield MemberFault(
+                "not_plain", pointer(*path), "Integers in a receipt are within ±(2^53−1)."
+            )
+
+
+_SIMPLE = frozenset({str, bool, type(None)})
+
+
+def _is_simple(members: Mapping[str, Json]) -> bool:
+    """The same question answered without places, which is the whole answer nearly always."""
+    found: list[Json] = [dict(members)]
+    for container in found:
+        if isinstance(container, dict):
+            if not "".join(container).isascii():
+                return False
+            values = container.values()
+        elif isinstance(container, list):
+            values = container
+        else:
+            return False
+        for value in values:
+            kind = type(value)
+            if kind in _SIMPLE:
+                continue
+            if isinstance(value, dict | list):
+                found.append(value)
+            elif not isinstance(value, int) or abs(value) > MAX_SAFE_INTEGER:
+                return False
+    return True
+
+
+# --- the rules of the single members --------------------------------------------------------
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
+
+
+def _text(pattern: str) -> Callable[[Json], bool]:
+    matches = re.compile(pattern).fullmatch
+    return lambda value: isinstance(value, str) and matches(value) is not None
+
+
+def _at_least(least: int) -> Callable[[Json], bool]:
+    return lambda value: type(value) is int and value >= least
+
+
+def _one_of(*texts: str) -> Callable[[Json], bool]:
+    return lambda value: isinstance(value, str) and value in texts
+
+
+def _is_timestamp(value: Json) -> bool:
+    try:
+        return isinstance(value, str) and timestamp_us(value) >= 0
+    except ValueError:
+        return False
+
+
+def _is_hash_or_null(value: Json) -> bool:
+    return value is None or _is_hash(value)
+
+
+def _is_object(value: Json) -> bool:
+    return isinstance(value, dict)
+
+
+_is_hash = _text("sha256:[0-9a-f]{64}")
+_HASH = (_is_hash, '"sha256:" and 64 lowercase hex digits')
+_NAME = (_text(r"[^\x00-\x1f]{1,512}"), "a text of 1 to 512 characters without control characters")
+_COUNT = (_at_least(0), "an integer, 0 or more")
+_OBJECT = (_is_object, "an object")
+
+_RULES: Mapping[str, tuple[Callable[[Json], bool], str]] = {
+    "v": (lambda value: type(value) is int and value == 1, "1"),
+    "iss": _NAME,
+    "trace_id": (_text(r"[A-Za-z0-9._:-]{1,128}"), "1 to 128 of A–Z a–z 0–9 . _ : -"),
+    "hop": (_at_least(1), "an integer, 1 or more"),
+    "prev_receipt_hash": (_is_hash_or_null, "null or a receipt hash"),
+    "ts": (_is_timestamp, "an RFC 3339 time in UTC with microseconds"),
+    # A leading underscore is reserved for ourselves, such as the key log in `_system`.
+    "tenant": (_text(r"_?[A-Za-z0-9][A-Za-z0-9._-]{0,62}"), "a tenant id"),
+    "outcome": (_one_of(*OUTCOMES), f"one of {', '.join(OUTCOMES)}"),
+    "reason": _NAME,
+    "cid": _HASH,
+    "request_cid": _HASH,
+    "canon_profile": (_one_of("jcs", "nfc+jcs"), "jcs or nfc+jcs"),
+    "unicode": _NAME,
+    "nfc_changed": (lambda value: isinstance(value, list), "an array"),
+    "algo": (_one_of("sha256"), "sha256"),
+    "payload_type": _NAME,
+    "target_type": _NAME,
+    "schema_in": _HASH,
+    "schema_out": _HASH,
+    "map": _HASH,
+    "policy": _OBJECT,
+    "repair": _OBJECT,
+    "forwarded": _OBJECT,
+    "key": _OBJECT,
+    "fu_tokens": _COUNT,
+    "vex_units": _COUNT,
+    "idempotency_key_hash": (_text("[0-9a-f]{64}"), "64 lowercase hex digits"),
+    "nonce": (_text("[0-9a-f]{32}"), "32 lowercase hex digits"),
+}
