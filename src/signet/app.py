@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import resources
+from ipaddress import IPv6Network, ip_network
 from pathlib import Path
+from typing import cast
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from starlette.applications import Starlette
 from structlog.typing import FilteringBoundLogger
 
@@ -20,14 +26,20 @@ from signet.api.routes import exchange, probes, receipts
 from signet.api.server import build_api
 from signet.core.errors import SignetError
 from signet.core.registry import Registry
-from signet.egress import Policy
+from signet.egress import Policy, PolicyInvalid
+from signet.egress.address import AddressRules
+from signet.egress.client import EgressClient
+from signet.egress.limits import Limits
 from signet.gateway.exchange import Exchanges
 from signet.gateway.exports import Exports
+from signet.gateway.forwarding import Forwarder
 from signet.gateway.pipeline import Pipeline
+from signet.gateway.policies import Policies
+from signet.gateway.recovery import Recovery
 from signet.gateway.sealing import Sealer
 from signet.providers.jsonata import JSONataPool
 from signet.receipts.errors import KeyFormatError
-from signet.receipts.keys import SigningKey
+from signet.receipts.keys import SigningKey, from_b64url
 from signet.settings import Settings
 from signet.storage import keys
 from signet.storage.committer import open_committer
@@ -35,6 +47,8 @@ from signet.storage.database import Database, PostgresConfig, SqliteConfig, open
 from signet.storage.errors import StorageError
 from signet.telemetry.logs import build_logger
 from signet.telemetry.metrics import Metrics
+from signet.workers.ownership import is_dead, this_process
+from signet.workers.runner import Worker, run_worker
 
 REGISTRY_SUFFIXES = (".schema.json", ".map.json", ".tool.json")
 SIGNING_KEY_FILE = "signing-key"
@@ -59,9 +73,13 @@ class Gateway:
 
 
 @asynccontextmanager
-async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
+async def open_gateway(
+    settings: Settings, *, sender: EgressClient | None = None
+) -> AsyncGenerator[Gateway]:
     """Build everything, and close it in reverse at the end of the block.
 
+    `sender` stands in for the egress client that the settings describe: its constructor has the
+    seams (resolver, dialler, trust store) that tests and the demo need, all below the validation.
     Raises `StartRefused`, `RegistryInvalid` or a `StorageError`; nothing is left open then.
     """
     log = build_logger(settings.telemetry.log_level)
@@ -70,6 +88,7 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
     metrics.storage.labels(settings.storage.kind).set(1)
     registry = Registry.build(registry_documents(settings.exchange.registry_dir))
     key = load_signing_key(settings)
+    policies = egress_policies(settings)
     sealer = Sealer(
         issuer=settings.identity.issuer,
         key=key,
@@ -77,17 +96,28 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
         clock=_now_us,
         dice=secrets.token_bytes,
     )
+    owner = this_process()
     async with (
         open_database(storage_config(settings)) as database,
         open_committer(database, sealer) as committer,
         JSONataPool(timeout_s=settings.exchange.mapping_timeout_s) as mappings,
+        sender or egress_client(settings) as sending,
     ):
         await database.transact(keys.publish, _published(key))
         exchanges = Exchanges(
             pipeline=Pipeline(
                 registry=registry,
                 mapping_runner=mappings,
-                policy=Policy(),
+                policies=policies,
+                forwarder=Forwarder(
+                    database=database,
+                    sender=sending,
+                    owner=owner,
+                    deadline_s=settings.egress.forward_s,
+                    clock=_now_us,
+                    monotonic=time.monotonic,
+                    webhook_key=webhook_key(key),
+                ),
                 max_depth=settings.exchange.max_depth,
             ),
             committer=committer,
@@ -96,6 +126,14 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
             max_depth=settings.exchange.max_depth,
             clock=_now_us,
             dice=secrets.token_bytes,
+        )
+        recovery = Recovery(
+            database=database,
+            committer=committer,
+            sender=sending,
+            owner=owner,
+            is_dead=is_dead,
+            deadline_s=settings.egress.forward_s,
         )
         exports = Exports(database=database, key=key, clock=_now_us)
 
@@ -126,7 +164,14 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
             log=log,
         )
         gateway = Gateway(asgi=asgi, database=database, key=key, metrics=metrics, log=log)
-        yield gateway
+        async with asyncio.TaskGroup() as tasks:
+            workers = [
+                tasks.create_task(run_worker(worker, log), name=worker.name)
+                for worker in (Worker(name="recovery", work=recovery.run_once, every_s=5.0),)
+            ]
+            yield gateway
+            for worker in workers:
+                worker.cancel()
 
 
 def storage_config(settings: Settings) -> SqliteConfig | PostgresConfig:
@@ -136,6 +181,37 @@ def storage_config(settings: Settings) -> SqliteConfig | PostgresConfig:
         assert storage.postgres_url is not None, "read_settings refuses this"
         return PostgresConfig(url=storage.postgres_url)
     return SqliteConfig(path=storage.db_path or storage.data_dir / "signet.db")
+
+
+def egress_policies(settings: Settings) -> Policies:
+    """Return the policy of every key. Raises `StartRefused` naming the entry at fault."""
+    egress = settings.egress
+    entries = cast(Sequence[str | Mapping[str, object]], (*egress.allowlist, *egress.destinations))
+    try:
+        everyone = Policy.parse(entries, mode=egress.mode)
+        return Policies(everyone, settings.exchange.api_keys.principals.values())
+    except PolicyInvalid as error:
+        raise StartRefused(f"an allowlist cannot be used: {error}") from error
+
+
+def egress_client(settings: Settings) -> EgressClient:
+    """Return the client that every forward goes through. Raises `StartRefused`."""
+    egress = settings.egress
+    try:
+        rules = AddressRules(
+            private=tuple(map(ip_network, egress.private_networks)),
+            nat64=tuple(map(IPv6Network, egress.nat64_prefixes)),
+        )
+    except (ValueError, PolicyInvalid) as error:
+        raise StartRefused(f"an egress network cannot be used: {error}") from error
+    limits = Limits(deadline_s=egress.forward_s, max_body=egress.max_response_bytes)
+    return EgressClient(limits=limits, rules=rules)
+
+
+def webhook_key(key: SigningKey) -> Ed25519PrivateKey:
+    """Derive the key that signs forwards, so that it is never the one that signs receipts."""
+    derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"signet webhook signing v1")
+    return Ed25519PrivateKey.from_private_bytes(derived.derive(from_b64url(key.seed_b64)))
 
 
 def registry_documents(directory: Path | None) -> Iterator[tuple[str, bytes]]:

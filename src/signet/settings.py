@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 
 from signet.core.errors import Fault, SignetError
 from signet.core.tenant import Keyring, KeyringInvalid, read_keyring
-from signet.receipts.canonical import parse
+from signet.receipts.canonical import Json, parse
 from signet.receipts.errors import ReceiptError
 
 T = TypeVar("T")
@@ -98,6 +98,17 @@ def _one_of(*choices: str) -> Callable[[str], Any]:
         return text
 
     return read
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(entry.strip() for entry in text.split(",") if entry.strip())
+
+
+def _destinations(text: str) -> tuple[Json, ...]:
+    document = parse(Path(text).read_bytes())
+    if not isinstance(document, list):
+        raise ValueError("the path of a file with a JSON array of destinations")
+    return tuple(document)
 
 
 def _keyring(text: str) -> Keyring:
@@ -233,6 +244,59 @@ class ExchangeSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EgressSettings:
+    """What may leave, and how."""
+
+    allowlist: tuple[str, ...] = _setting(
+        "SP_HEL_ALLOWLIST",
+        _list,
+        (),
+        "Hosts that every tenant may forward to, comma-separated.",
+        also=("AB_HEL_ALLOWLIST",),
+        shown="none",
+    )
+    destinations: tuple[Json, ...] = _setting(
+        "SP_DESTINATIONS",
+        _destinations,
+        (),
+        "File of destinations with their own rules: a JSON array.",
+        shown="none",
+    )
+    mode: Literal["enforce", "report"] = _setting(
+        "SP_HEL_MODE",
+        _one_of("enforce", "report"),
+        "enforce",
+        "`report` lets pass and counts what the lists would refuse; address rules always hold.",
+    )
+    forward_s: float = _setting(
+        "SP_FORWARD_SECONDS",
+        _seconds(0.5, 120),
+        10.0,
+        "The one deadline of a forward: names, connection, TLS, writing and reading.",
+    )
+    max_response_bytes: int = _setting(
+        "SP_MAX_RESPONSE_BYTES",
+        _whole(0, 64 << 20),
+        1 << 20,
+        "Largest response body that is read, in bytes.",
+    )
+    private_networks: tuple[str, ...] = _setting(
+        "SP_EGRESS_PRIVATE_NETWORKS",
+        _list,
+        (),
+        "Private networks that may be reached; loopback and metadata never.",
+        shown="none",
+    )
+    nat64_prefixes: tuple[str, ...] = _setting(
+        "SP_EGRESS_NAT64_PREFIXES",
+        _list,
+        (),
+        "NAT64 prefixes whose addresses are judged by the IPv4 address inside.",
+        shown="none",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
     """What an operator sees."""
 
@@ -259,6 +323,7 @@ class Settings:
     storage: StorageSettings = field(default_factory=StorageSettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
+    egress: EgressSettings = field(default_factory=EgressSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
 
@@ -304,7 +369,7 @@ def read_settings(environ: Mapping[str, str]) -> Environment:
             origins.append(origin)
             if origin.source != "default":
                 sections.setdefault(section, {})[attribute] = declared.read(origin.text)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ReceiptError) as error:
             faults.append(_fault(declared, error))
     settings = _assemble(sections)
     faults += _contradictions(settings)
@@ -337,11 +402,13 @@ def _origin(declared: Declared, environ: Mapping[str, str]) -> Origin:
     return Origin(declared=declared, text=declared.default, source="default")
 
 
-def _fault(declared: Declared, error: ValueError | OSError) -> Fault:
+def _fault(declared: Declared, error: ValueError | OSError | ReceiptError) -> Fault:
     if isinstance(error, OSError):
         detail = f"its file cannot be read: {error.strerror} ({error.filename})"
     elif isinstance(error, UnicodeDecodeError):
         detail = "its file is not UTF-8 text"
+    elif isinstance(error, ReceiptError):
+        detail = f"its file is not I-JSON: {error}"
     else:
         detail = f"expected {error}"
     return Fault(pointer=declared.name, code="setting_invalid", detail=detail)

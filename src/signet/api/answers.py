@@ -22,6 +22,7 @@ def render(decision: Decision, receipt: SealedReceipt, *, trace_id: str) -> Answ
         reason=refusal.reason,
         receipt=(receipt.canonical, receipt.jws),
         trace_id=trace_id,
+        forwarded=decision.forwarded,
     )
     return Answer(status=PROBLEMS[refusal.code].status, content_type=MEDIA_TYPE, body=body)
 
@@ -29,11 +30,13 @@ def render(decision: Decision, receipt: SealedReceipt, *, trace_id: str) -> Answ
 def _exchanged(decision: Decision, receipt: SealedReceipt, trace_id: str) -> Answer:
     assert decision.normalized is not None
     assert decision.policy is not None
-    document = {
+    document: dict[str, object] = {
         "trace_id": trace_id,
         "normalized": orjson.Fragment(decision.normalized),
         "policy": decision.policy.document(),
         "receipt": orjson.Fragment(receipt.canonical),
         "receipt_jws": receipt.jws,
     }
+    if decision.forwarded is not None:
+        document["forwarded"] = decision.forwarded
     return Answer(status=200, content_type="application/json", body=orjson.dumps(document))

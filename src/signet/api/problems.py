@@ -14,6 +14,7 @@ from typing import Final, Literal
 import orjson
 
 from signet.core.errors import Fault
+from signet.receipts.canonical import Json
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -61,8 +62,10 @@ PROBLEMS: Final[Mapping[str, Kind]] = MappingProxyType(
         "mapping_failed": Kind(422, "The mapping does not apply", "new_key_safe"),
         "mapping_timed_out": Kind(422, "The mapping took too long", "new_key_safe"),
         "output_invalid": Kind(422, "The result does not fit the target schema", "new_key_safe"),
-        "forwarding_unavailable": Kind(422, "This gateway does not forward", "new_key_safe"),
         "delivery_unavailable": Kind(422, "This gateway does not queue", "new_key_safe"),
+        "egress_denied": Kind(403, "The egress policy does not let it out", "new_key_safe"),
+        "forward_not_sent": Kind(502, "The destination was not reached", "new_key_safe"),
+        "forward_outcome_unknown": Kind(504, "It may have happened", "never_blind"),
         # The gateway's own state.
         "internal_error": Kind(500, "The gateway failed", "same_key"),
         "not_acknowledged": Kind(503, "Not acknowledged", "same_key"),
@@ -82,6 +85,7 @@ def problem(
     reason: str | None = None,
     receipt: tuple[bytes, str] | None = None,
     trace_id: str | None = None,
+    forwarded: Mapping[str, Json] | None = None,
 ) -> bytes:
     """Return the body of a problem; `receipt` is the canonical receipt and its JWS.
 
@@ -101,6 +105,8 @@ def problem(
         document["retry"] = kind.retry
     if trace_id is not None:
         document["trace_id"] = trace_id
+    if forwarded is not None:
+        document["forwarded"] = forwarded
     if faults:
         document["faults"] = [fault_document(fault) for fault in faults[:_MAX_FAULTS]]
     if receipt is not None:

@@ -6,12 +6,13 @@ which an accepted exchange ends, before it is sealed into its receipt.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, cast
 
 from signet.core.errors import Fault, SignetError
-from signet.core.ids import RECEIPT_HASH, TRACE_ID, TYPE_NAME, KeyHash, TraceId
+from signet.core.ids import RECEIPT_HASH, TRACE_ID, TYPE_NAME, KeyHash, TenantId, TraceId
 from signet.core.members import Rule, member_faults, one_of, or_null, text
 from signet.core.tenant import Principal
 from signet.receipts.canonical import Json
@@ -88,16 +89,32 @@ def read_envelope(document: Json) -> Envelope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """An accepted request: who asks, for what, in which bytes."""
+class Subject:
+    """What an exchange's receipt is about: all of it that must outlive the process in an intent.
 
-    principal: Principal
-    envelope: Envelope
+    `salt` is there for tenants whose hashes are sealed; it is erased with the payload.
+    """
+
+    tenant: TenantId
     trace_id: TraceId
-    body: bytes
     key_hash: KeyHash
     fingerprint: bytes
+    salt: bytes | None
+    request_cid: str
+    payload_type: str
+    target_type: str
     canon_profile: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """An accepted request: who asks, for what, in how many bytes."""
+
+    principal: Principal
+    subject: Subject
+    envelope: Envelope
+    body_bytes: int
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +126,7 @@ class Refusal:
     outcome: Outcome = Outcome.FAILED
     reason: str | None = None
     faults: tuple[Fault, ...] = ()
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +149,21 @@ class PolicyVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """How a call ended, complete but for its place in the chain. Nothing is added later."""
+    """How a call ended, complete but for its place in the chain. Nothing is added later.
+
+    `members` are those of the receipt that the stages found out; `forwarded` is what the answer
+    tells of a forward. `fence` is that of the claim under which network work was done.
+    """
 
     outcome: Outcome
-    reason: str
     refusal: Refusal | None
     normalized: bytes | None
     policy: PolicyVerdict | None
-    members: dict[str, Json]
-    """The members of the receipt that the stages found out."""
+    members: Mapping[str, Json]
+    forwarded: Mapping[str, Json] | None = None
+    fence: int | None = None
+
+    @property
+    def reason(self) -> str:
+        """The stable code that the receipt gives for the outcome."""
+        return "ok" if self.refusal is None else self.refusal.reason or self.refusal.code

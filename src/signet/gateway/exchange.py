@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from signet.core.errors import Fault
-from signet.core.exchange import Call, EnvelopeInvalid, read_envelope
+from signet.core.exchange import Call, Decision, EnvelopeInvalid, Subject, read_envelope
 from signet.core.ids import IDEMPOTENCY_KEY, fingerprint, idempotency_hash, new_trace_id
 from signet.core.tenant import Principal
 from signet.gateway.pipeline import Pipeline
 from signet.gateway.ports import Clock, Dice
-from signet.gateway.sealing import Draft
+from signet.gateway.sealing import Draft, pending, salted_id
 from signet.receipts.canonical import parse
 from signet.receipts.errors import ReceiptError
 from signet.storage import exchanges as stored
 from signet.storage.committer import Committer
-from signet.storage.exchanges import Answer, PendingExchange
+from signet.storage.exchanges import Answer
 
 ROUTE: Final = "POST /v1/exchange"
 
@@ -32,7 +32,7 @@ class Answered:
     answer: Answer
     trace_id: str
     replayed: bool
-    decided: Draft | None
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,34 +59,41 @@ class Exchanges:
     dice: Dice
 
     async def exchange(
-        self, principal: Principal, key: str | None, body: bytes
+        self, principal: Principal, key: str | None, body: bytes, traceparent: str | None = None
     ) -> Answered | NotAccepted:
         """Carry out one request of `principal` under its idempotency `key`.
 
         Raises a `StorageError` when the outcome is not durable; a retry with the same key then
         yields the first execution or its stored answer.
         """
-        call = self._accept(principal, key, body)
+        call = self._accept(principal, key, body, traceparent)
         if isinstance(call, NotAccepted):
             return call
         decision = await self.pipeline.run(call)
-        draft = Draft(call=call, decision=decision)
-        result = await self.committer.commit(
-            PendingExchange(
-                tenant=principal.tenant.id,
-                trace_id=call.trace_id,
-                key_hash=call.key_hash,
-                fingerprint=call.fingerprint,
-                expected_prev=call.envelope.expected_prev,
-                draft=draft,
-            )
-        )
-        if isinstance(result, stored.Committed):
-            answer = result.sealed.answer
-            return Answered(answer=answer, trace_id=call.trace_id, replayed=False, decided=draft)
-        return _not_first(result)
+        if not isinstance(decision, Decision):
+            return _known(decision)
+        return await self._commit(call, decision)
 
-    def _accept(self, principal: Principal, key: str | None, body: bytes) -> Call | NotAccepted:
+    async def _commit(self, call: Call, decision: Decision) -> Answered | NotAccepted:
+        """Write the decision down; what was sent under a claim no longer minds a moved chain."""
+        draft = Draft(subject=call.subject, decision=decision)
+        expected = call.envelope.expected_prev if decision.fence is None else "any"
+        result = await self.committer.commit(pending(draft, expected=expected))
+        match result:
+            case stored.Committed(sealed=sealed):
+                trace_id = call.subject.trace_id
+                return Answered(
+                    answer=sealed.answer, trace_id=trace_id, replayed=False, decision=decision
+                )
+            case stored.FenceLost():
+                await self.committer.commit(pending(draft, kind="resolution", expected="any"))
+                return _known(stored.InFlight(retry_after_s=1.0))
+            case _:
+                return _known(result)
+
+    def _accept(
+        self, principal: Principal, key: str | None, body: bytes, traceparent: str | None
+    ) -> Call | NotAccepted:
         """Read the request strictly; what fails here leaves no receipt."""
         if key is None:
             detail = "send X-SIGNET-Idempotency-Key, one value for each intended effect"
@@ -102,24 +109,34 @@ class Exchanges:
         except EnvelopeInvalid as error:
             return NotAccepted(code=error.code, detail=error.detail, faults=error.faults)
         tenant = principal.tenant
-        return Call(
-            principal=principal,
-            envelope=envelope,
+        salt = self.dice(16) if tenant.sealed else None
+        subject = Subject(
+            tenant=tenant.id,
             trace_id=envelope.trace_id or new_trace_id(self.clock(), self.dice(10)),
-            body=body,
             key_hash=idempotency_hash(self.issuer, tenant.id, key),
             fingerprint=fingerprint(ROUTE, envelope.delivery, body),
+            salt=salt,
+            request_cid=salted_id(salt, body),
+            payload_type=envelope.payload_type,
+            target_type=envelope.target_type,
             canon_profile=tenant.canon_profile or self.canon_profile,
+        )
+        return Call(
+            principal=principal,
+            subject=subject,
+            envelope=envelope,
+            body_bytes=len(body),
+            traceparent=traceparent,
         )
 
 
-def _not_first(
-    result: stored.Known | stored.ChainMoved | stored.FenceLost,
+def _known(
+    result: stored.Known | stored.ChainMoved,
 ) -> Answered | NotAccepted:
     """Tell what was already known, or what has moved meanwhile."""
     match result:
         case stored.Replay(answer=answer, trace_id=trace_id):
-            return Answered(answer=answer, trace_id=trace_id, replayed=True, decided=None)
+            return Answered(answer=answer, trace_id=trace_id, replayed=True)
         case stored.KeyReused():
             detail = "the key belongs to another request; a new effect needs a new key"
             return NotAccepted(code="idempotency_key_reused", detail=detail)
@@ -144,8 +161,5 @@ def _not_first(
             )
             detail = f"the last receipt of the trace is {last}"
             return NotAccepted(code="chain_moved", detail=detail, faults=(fault,))
-        case stored.FenceLost():
-            detail = "recovery has taken this exchange over; ask again with the same key"
-            return NotAccepted(code="idempotency_in_flight", detail=detail, retry_after_s=1.0)
         case _:
             assert_never(result)

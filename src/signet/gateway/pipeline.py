@@ -9,10 +9,12 @@ from typing import Final
 
 from signet.core.exchange import Call, Decision, Outcome, Refusal
 from signet.core.registry import Registry
-from signet.egress import Policy
 from signet.gateway import stages
+from signet.gateway.forwarding import Forwarder
+from signet.gateway.policies import Policies
 from signet.gateway.ports import MappingRunner
 from signet.gateway.stages import Sheet
+from signet.storage.exchanges import ChainMoved, Known
 
 LARGE_BODY_BYTES: Final = 64 << 10
 """From here on the pure stages run in a thread: at 1 MB they would hold the loop for 34 ms."""
@@ -24,18 +26,25 @@ class Pipeline:
 
     registry: Registry
     mapping_runner: MappingRunner
-    policy: Policy
+    policies: Policies
+    forwarder: Forwarder
     max_depth: int
 
-    async def run(self, call: Call) -> Decision:
-        """Take `call` through all stages; the first refusal ends it."""
+    async def run(self, call: Call) -> Decision | Known | ChainMoved:
+        """Take `call` through all stages; the first that refuses ends it.
+
+        Returns what is known of the key instead, where claiming it found it taken.
+        """
         sheet = Sheet(call=call)
-        refusal = (
+        ending = (
             await self._pure(self._understand, sheet)
             or await stages.map_payload(sheet, self.mapping_runner)
             or await self._pure(self._conclude, sheet)
+            or await self.forwarder.forward(sheet, self.policies.of(call.principal))
         )
-        return _decision(sheet, refusal)
+        if ending is None or isinstance(ending, Refusal):
+            return _decision(sheet, ending)
+        return ending
 
     def _understand(self, sheet: Sheet) -> Refusal | None:
         return (
@@ -48,11 +57,13 @@ class Pipeline:
 
     def _conclude(self, sheet: Sheet) -> Refusal | None:
         return (
-            stages.settle(sheet) or stages.check_output(sheet) or stages.decide(sheet, self.policy)
+            stages.settle(sheet)
+            or stages.check_output(sheet)
+            or stages.decide(sheet, self.policies.of(sheet.call.principal))
         )
 
     async def _pure(self, steps: Callable[[Sheet], Refusal | None], sheet: Sheet) -> Refusal | None:
-        if len(sheet.call.body) < LARGE_BODY_BYTES:
+        if sheet.call.body_bytes < LARGE_BODY_BYTES:
             return steps(sheet)
         return await asyncio.to_thread(steps, sheet)
 
@@ -63,9 +74,10 @@ def _decision(sheet: Sheet, refusal: Refusal | None) -> Decision:
         sheet.members["policy"] = sheet.policy.document()
     return Decision(
         outcome=Outcome.ALLOWED if refusal is None else refusal.outcome,
-        reason="ok" if refusal is None else refusal.reason or refusal.code,
         refusal=refusal,
         normalized=sheet.normalized,
         policy=sheet.policy,
         members=sheet.members,
+        forwarded=sheet.forwarded,
+        fence=sheet.fence,
     )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from signet.core.exchange import Call, Decision, Outcome
+from signet.core.exchange import Decision, ExpectedHead, Outcome, Subject
 from signet.gateway.ports import Clock, Dice, Renderer
-from signet.receipts.canonical import Json
+from signet.receipts.canonical import Json, content_id
 from signet.receipts.keys import SigningKey
-from signet.receipts.receipt import seal, timestamp
+from signet.receipts.receipt import Kind, seal, timestamp
 from signet.storage.exchanges import Head, PendingExchange, Sealed
 
 _VERSION: Final = 1
@@ -18,10 +17,25 @@ _VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """What waits to be sealed: the call and how it was decided."""
+    """What waits to be sealed: what it is about, and how it was decided."""
 
-    call: Call
+    subject: Subject
     decision: Decision
+
+
+def pending(draft: Draft, *, kind: Kind = "exchange", expected: ExpectedHead) -> PendingExchange:
+    """Return what storage is asked to commit. A later receipt about a key claims no key."""
+    subject = draft.subject
+    return PendingExchange(
+        tenant=subject.tenant,
+        trace_id=subject.trace_id,
+        kind=kind,
+        key_hash=subject.key_hash if kind == "exchange" else None,
+        fingerprint=subject.fingerprint,
+        expected_prev=expected,
+        fence=draft.decision.fence if kind == "exchange" else None,
+        draft=draft,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,41 +50,40 @@ class Sealer:
 
     def __call__(self, pending: PendingExchange, head: Head | None) -> Sealed:
         """Return the receipt that follows `head`, and all that is stored with it."""
-        draft = pending.draft
-        assert isinstance(draft, Draft)
-        call, decision = draft.call, draft.decision
-        tenant = call.principal.tenant
+        assert isinstance(pending.draft, Draft)
+        subject, decision = pending.draft.subject, pending.draft.decision
         now_us = self.clock()
-        units = int(decision.outcome is Outcome.ALLOWED)
-        salt = self.dice(16) if tenant.sealed else None
-        cid = None if decision.normalized is None else _hash(salt, decision.normalized)
+        now = timestamp(now_us)
+        hop = head.hop + 1 if head else 1
+        units = int(decision.outcome is Outcome.ALLOWED and pending.kind == "exchange")
         members: dict[str, Json] = {
             "v": _VERSION,
             "iss": self.issuer,
-            "trace_id": call.trace_id,
-            "hop": head.hop + 1 if head else 1,
+            "trace_id": subject.trace_id,
+            "hop": hop,
             "prev_receipt_hash": head.receipt_hash if head else None,
-            "ts": timestamp(now_us),
-            "tenant": tenant.id,
+            "ts": now,
+            "tenant": subject.tenant,
             "kind": pending.kind,
             "outcome": decision.outcome.value,
             "reason": decision.reason,
-            "request_cid": _hash(salt, call.body),
-            "canon_profile": call.canon_profile,
+            "request_cid": subject.request_cid,
+            "canon_profile": subject.canon_profile,
             "algo": "sha256",
-            "payload_type": call.envelope.payload_type,
-            "target_type": call.envelope.target_type,
+            "payload_type": subject.payload_type,
+            "target_type": subject.target_type,
             "fu_tokens": 0,
             "vex_units": units,
-            "idempotency_key_hash": call.key_hash.hex(),
+            "idempotency_key_hash": subject.key_hash.hex(),
             "nonce": self.dice(16).hex(),
             **decision.members,
         }
-        if cid is not None:
-            members["cid"] = cid
+        cid: str | None = None
+        if decision.normalized is not None:
+            cid = members["cid"] = salted_id(subject.salt, decision.normalized)
         receipt = seal(members, self.key)
         return Sealed(
-            hop=head.hop + 1 if head else 1,
+            hop=hop,
             ts_us=now_us,
             receipt_hash=receipt.receipt_hash,
             canonical=receipt.canonical,
@@ -79,18 +92,18 @@ class Sealer:
             outcome=decision.outcome.value,
             vex_units=units,
             fu_tokens=0,
-            period=timestamp(now_us)[:7],
-            answer=self.render(decision, receipt, trace_id=call.trace_id),
+            period=now[:7],
+            answer=self.render(decision, receipt, trace_id=subject.trace_id),
             payload_cid=cid,
             payload=decision.normalized,
-            payload_salt=salt,
+            payload_salt=subject.salt,
         )
 
 
-def _hash(salt: bytes | None, content: bytes) -> str:
-    """Hash `content`, behind its salt where the tenant's hashes are sealed.
+def salted_id(salt: bytes | None, content: bytes) -> str:
+    """Return the CID of `content`, behind its salt where the tenant's hashes are sealed.
 
     Without a salt the hash of guessable content can be guessed; with it, erasing the salt makes
     the hash meaningless.
     """
-    return "sha256:" + hashlib.sha256((salt or b"") + content).hexdigest()
+    return content_id(salt + content if salt else content)

@@ -6,7 +6,7 @@ None to go on or a `Refusal` to end. Refusals are results, not exceptions: they 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -35,13 +35,16 @@ class Sheet:
     """The document of the target type."""
     normalized: bytes | None = None
     policy: PolicyVerdict | None = None
+    fence: int | None = None
+    """That of the claim on the key, once network work has been permitted."""
+    forwarded: Mapping[str, Json] | None = None
     members: dict[str, Json] = field(default_factory=dict[str, Json])
 
 
 def sanitise(sheet: Sheet) -> Refusal | None:
     """Bring every string and name of the payload to the tenant's canonical profile."""
     sheet.payload = sheet.call.envelope.payload
-    if sheet.call.canon_profile != "nfc+jcs":
+    if sheet.call.subject.canon_profile != "nfc+jcs":
         return None
     try:
         normal = normalize(sheet.payload)
@@ -89,7 +92,7 @@ def read_arguments(sheet: Sheet, max_depth: int) -> Refusal | None:
     for embedded in _route(sheet).embedded_texts(sheet.payload):
         try:
             value = parse(embedded.text, max_depth=max_depth)
-            if sheet.call.canon_profile == "nfc+jcs":
+            if sheet.call.subject.canon_profile == "nfc+jcs":
                 value = normalize(value).value
         except ReceiptError as error:
             place = f"/payload{embedded.pointer}{error.pointer}"
@@ -139,7 +142,7 @@ async def map_payload(sheet: Sheet, runner: MappingRunner) -> Refusal | None:
 def settle(sheet: Sheet) -> Refusal | None:
     """Fix the bytes: what is hashed here is what is stored, answered and forwarded."""
     try:
-        if sheet.call.canon_profile == "nfc+jcs":
+        if sheet.call.subject.canon_profile == "nfc+jcs":
             sheet.result = normalize(sheet.result).value
         sheet.normalized = canonicalize(sheet.result)
     except ReceiptError as error:
@@ -162,14 +165,12 @@ def check_output(sheet: Sheet) -> Refusal | None:
 
 
 def decide(sheet: Sheet, policy: Policy) -> Refusal | None:
-    """Decide whether the result may leave."""
+    """Settle what needs no network: without a forward, the policy in force has nothing against."""
     if sheet.call.envelope.delivery == "queued":
         detail = "delivery must be sync: this gateway keeps no queue"
         return Refusal(code="delivery_unavailable", detail=detail)
-    if sheet.call.envelope.forward_url is not None:
-        detail = "forward_url is given, but this gateway does not forward"
-        return Refusal(code="forwarding_unavailable", detail=detail)
-    sheet.policy = PolicyVerdict(allowed=True, reason="ok", policy_hash=policy.hash)
+    if sheet.call.envelope.forward_url is None:
+        sheet.policy = PolicyVerdict(allowed=True, reason="ok", policy_hash=policy.hash)
     return None
 
 

@@ -28,7 +28,8 @@ def operations(exchanges: Exchanges, metrics: Metrics, max_body_bytes: int) -> l
         if isinstance(body, Refused):
             return problem_response(body.code, body.detail)
         key = idempotency_key(request.scope["headers"])
-        result = await exchanges.exchange(principal, key, body)
+        traceparent = request.headers.get("traceparent")
+        result = await exchanges.exchange(principal, key, body, traceparent)
         if isinstance(result, NotAccepted):
             return problem_response(
                 result.code,
@@ -73,7 +74,8 @@ def operations(exchanges: Exchanges, metrics: Metrics, max_body_bytes: int) -> l
                 *("chain_moved", "payload_erased", "body_too_large", "unsupported_media_type"),
                 *("unknown_type", "unknown_mapping", "unicode_invalid", "schema_invalid"),
                 *("arguments_invalid", "mapping_failed", "mapping_timed_out", "output_invalid"),
-                *("forwarding_unavailable", "delivery_unavailable"),
+                *("delivery_unavailable", "egress_denied"),
+                *("forward_not_sent", "forward_outcome_unknown"),
                 *("not_acknowledged", "overloaded"),
             ),
         )
@@ -89,10 +91,10 @@ def _response(result: Answered) -> Response:
 
 
 def _count(result: Answered, metrics: Metrics, elapsed_s: float) -> None:
-    if result.decided is None:
+    if result.decision is None:
         metrics.replays.inc()
         return
-    decision = result.decided.decision
+    decision = result.decision
     metrics.exchanges.labels(decision.outcome.value).inc()
     metrics.exchange_seconds.observe(elapsed_s)
     match decision.outcome.value:

@@ -1,0 +1,228 @@
+"""Sending at most once: the intent before the network, the outcome after it.
+
+The order of things is the guarantee. (1) The claim, with the intent in it, is durable before a
+connection is even opened. (2) Just before the first byte the sender looks at what is left of its
+lease, and does not send when recovery may already have taken over. (3) What came of it is
+committed under the claim's fence, so only one of sender and recovery writes the one receipt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol, assert_never
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from signet.core.exchange import Outcome, PolicyVerdict, Refusal
+from signet.egress import (
+    Indeterminate,
+    NotSent,
+    Policy,
+    Refused,
+    Request,
+    Responded,
+    Target,
+    TargetInvalid,
+    Verdict,
+    as_forwarded,
+    parse_target,
+)
+from signet.egress import Outcome as SendOutcome
+from signet.egress.signing import forward_headers, traceparent
+from signet.gateway.intents import Intent
+from signet.gateway.ports import Clock
+from signet.gateway.stages import Sheet
+from signet.receipts.canonical import Json, content_id
+from signet.storage import idempotency, receipts
+from signet.storage.database import Database
+from signet.storage.exchanges import ChainMoved, Head, Known
+from signet.storage.idempotency import Claim, Claimed
+from signet.storage.tx import Tx
+
+LEASE_BEYOND_DEADLINE_S: Final = 30.0
+"""How much longer than the whole forward a claim lasts."""
+_LAST_MOMENT_S: Final = 5.0
+"""With less than this left of its lease, a sender does not begin."""
+
+
+class Sender(Protocol):
+    """Sends one request at most once; `EgressClient` is the one of production."""
+
+    async def send(
+        self,
+        target: Target,
+        body: bytes,
+        headers: Mapping[str, str],
+        policy: Policy | None,
+        *,
+        deadline_s: float | None = None,
+        before_first_byte: Callable[[], bool] | None = None,
+    ) -> SendOutcome:
+        """Return how the request ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forwarder:
+    """The stage that acts on the outside."""
+
+    database: Database
+    sender: Sender
+    owner: str
+    deadline_s: float
+    clock: Clock
+    monotonic: Callable[[], float]
+    webhook_key: Ed25519PrivateKey
+
+    async def forward(self, sheet: Sheet, policy: Policy) -> Refusal | Known | ChainMoved | None:
+        """Send the result where the call says, if the policy lets it, at most once for its key."""
+        url = sheet.call.envelope.forward_url
+        if url is None:
+            return None
+        assert sheet.normalized is not None, "settle comes first"
+        try:
+            target = parse_target(url)
+        except TargetInvalid:
+            return _denied(sheet, policy, Verdict.URL_INVALID)
+        decision = policy.decide(target, Request(body_size=len(sheet.normalized)))
+        if not decision.allowed:
+            return _denied(sheet, policy, decision.verdict)
+        sheet.policy = PolicyVerdict(
+            allowed=True, reason=decision.verdict.value, policy_hash=policy.hash
+        )
+        destination = decision.destination
+        secret = destination.secret if destination else None
+        idempotent = destination.idempotent if destination else False
+        leased_at = self.monotonic()
+        claimed = await self.database.transact(
+            self._claim, sheet, idempotent, (secret,) if secret else ()
+        )
+        if not isinstance(claimed, _ReadyToSend):
+            return claimed
+        sheet.fence = claimed.fence
+        lease_ends = leased_at + self.deadline_s + LEASE_BEYOND_DEADLINE_S - _LAST_MOMENT_S
+        outcome = await self.sender.send(
+            target,
+            sheet.normalized,
+            claimed.headers,
+            policy,
+            deadline_s=self.deadline_s,
+            before_first_byte=lambda: self.monotonic() < lease_ends,
+        )
+        sheet.members["forwarded"] = receipted(outcome, sheet.normalized)
+        sheet.forwarded = dict(as_forwarded(outcome).items())  # pyright: ignore[reportAttributeAccessIssue] - a TypedDict of JSON values
+        if isinstance(outcome, Refused):
+            return _denied(sheet, policy, outcome.code)
+        return refusal_of(outcome)
+
+    async def _claim(
+        self, tx: Tx, sheet: Sheet, idempotent: bool, secrets: tuple[str, ...]
+    ) -> _ReadyToSend | Known | ChainMoved:
+        """Take the key and write the intent down, in one transaction; nothing is sent before."""
+        call, subject = sheet.call, sheet.call.subject
+        head = await receipts.head(tx, subject.tenant, subject.trace_id)
+        expected = call.envelope.expected_prev
+        if expected != "any" and expected != (head.receipt_hash if head else None):
+            return ChainMoved(head=head)
+        headers = self._headers(sheet, head, secrets)
+        intent = Intent(
+            subject=subject,
+            normalized=sheet.normalized,
+            policy=sheet.policy,
+            members=dict(sheet.members),
+            url=call.envelope.forward_url,
+            headers=headers,
+            idempotent=idempotent,
+        )
+        claimed = await idempotency.claim(
+            tx,
+            Claim(
+                tenant=subject.tenant,
+                trace_id=subject.trace_id,
+                key_hash=subject.key_hash,
+                fingerprint=subject.fingerprint,
+                owner=self.owner,
+                lease_us=int((self.deadline_s + LEASE_BEYOND_DEADLINE_S) * 1_000_000),
+                intent=intent.encode(),
+                spends_key=True,
+            ),
+        )
+        if isinstance(claimed, Claimed):
+            return _ReadyToSend(fence=claimed.fence, headers=headers)
+        return claimed
+
+    def _headers(self, sheet: Sheet, head: Head | None, secrets: tuple[str, ...]) -> dict[str, str]:
+        subject = sheet.call.subject
+        key = subject.key_hash.hex()
+        assert sheet.normalized is not None
+        return forward_headers(
+            body=sheet.normalized,
+            trace_id=subject.trace_id,
+            traceparent=traceparent(subject.trace_id, key, sheet.call.traceparent),
+            idempotency_key=key,
+            prev_receipt_hash=head.receipt_hash if head else None,
+            webhook_id=f"msg_{key[:32]}",
+            timestamp_s=self.clock() // 1_000_000,
+            secrets=secrets,
+            signing_key=self.webhook_key,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ReadyToSend:
+    fence: int
+    headers: dict[str, str]
+
+
+def receipted(outcome: SendOutcome, body: bytes) -> dict[str, Json]:
+    """Return the `forwarded` member of the receipt: what was sent, and what is known of it."""
+    told: dict[str, Json] = {
+        "host": outcome.host,
+        "request_cid": content_id(body),
+        "attempt": 1,
+        "result": outcome.outcome,
+    }
+    match outcome:
+        case Responded():
+            told |= {
+                "pinned_ip": outcome.pinned_ip,
+                "status_code": outcome.status,
+                "response_cid": outcome.response_hash,
+                "response_size": outcome.response_size,
+            }
+        case Indeterminate():
+            told |= {"pinned_ip": outcome.pinned_ip, "error": outcome.code.value}
+        case NotSent() | Refused():
+            told |= {"error": outcome.code.value}
+        case _:
+            assert_never(outcome)
+    return told
+
+
+def refusal_of(outcome: NotSent | Indeterminate | Responded) -> Refusal | None:
+    """Return how the exchange ends by what came of its forward; None where it is allowed."""
+    match outcome:
+        case Responded():
+            return None
+        case NotSent(code=code):
+            detail = "the destination could not be reached; no byte of the request left"
+            return Refusal(code="forward_not_sent", detail=detail, reason=code.value)
+        case Indeterminate(code=code):
+            detail = "the request went out and no whole answer came: it may have happened"
+            return Refusal(
+                code="forward_outcome_unknown",
+                detail=detail,
+                outcome=Outcome.UNKNOWN,
+                reason=code.value,
+            )
+        case _:
+            assert_never(outcome)
+
+
+def _denied(sheet: Sheet, policy: Policy, verdict: Verdict) -> Refusal:
+    sheet.policy = PolicyVerdict(allowed=False, reason=verdict.value, policy_hash=policy.hash)
+    detail = f"the egress policy does not let this request out: {verdict.value}"
+    return Refusal(
+        code="egress_denied", detail=detail, outcome=Outcome.DENIED, reason=verdict.value
+    )

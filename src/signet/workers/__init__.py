@@ -1,0 +1,1 @@
+"""Loops that call one use case each, until the gateway stops."""

@@ -1,0 +1,51 @@
+"""Whose claim is this, and is that process still alive?
+
+An owner names one life of one process: host boot, process id and the moment it started. On the
+same boot a missing process is proven dead at once; of any other nothing is known but its lease.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_UNKNOWN: Final = "unknown"
+_STARTED_FIELD: Final = 19  # starttime, counted behind the command's closing parenthesis
+
+
+def this_process() -> str:
+    """Return the owner that names this process."""
+    return f"{_boot_id()}/{os.getpid()}/{_started(os.getpid())}"
+
+
+def is_dead(owner: str) -> bool:
+    """Return whether the process named by `owner` is proven dead; False where that is unknown.
+
+    A container has the boot id of its host but other process ids: there, a namespace that differs
+    is part of the boot id below, so a stranger's process is never taken for a dead one.
+    """
+    boot, _, life = owner.partition("/")
+    pid, _, started = life.partition("/")
+    if boot == _UNKNOWN or boot != _boot_id() or not pid.isdecimal():
+        return False
+    return _started(int(pid)) != started
+
+
+def _boot_id() -> str:
+    """Return what tells this kernel's boot, and this process namespace, from all others."""
+    try:
+        namespace = Path("/proc/self/ns/pid").readlink().name
+        return f"{_BOOT_ID.read_text('ascii').strip()}-{namespace}"
+    except OSError:
+        return _UNKNOWN
+
+
+def _started(pid: int) -> str | None:
+    """Return when a process started, in clock ticks since boot; None where there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("latin-1")
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()[_STARTED_FIELD]
