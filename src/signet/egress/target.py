@@ -63,11 +63,6 @@ class Target:
         """The request target without its query."""
         return self.request_target.partition("?")[0]
 
-    @property
-    def query_size(self) -> int:
-        """Bytes of the query, for people who are told about a URL but must not see it."""
-        return len(self.request_target) - len(self.path)
-
 
 def parse_target(url: str) -> Target:
     """Read an absolute http or https URL strictly. Raises `TargetInvalid`.
@@ -102,8 +97,7 @@ def parse_host(text: str) -> tuple[str, IPAddress | None]:
         return _ipv6_literal(text)
     if not text.isascii():
         _refuse_compatibility_characters(text)
-    # UTS-46 §4 step 2 normalises; every character that normalisation would replace was refused.
-    host = unicodedata.normalize("NFC", text).lower().removesuffix(".")
+    host = text.lower().removesuffix(".")
     labels = host.split(".")
     ascii_labels = [_ascii_label(label) for label in labels]
     host = ".".join(ascii_labels)
@@ -181,6 +175,9 @@ def _ipv6_literal(text: str) -> tuple[str, IPAddress]:
 
 
 def _refuse_compatibility_characters(text: str) -> None:
+    # RFC 5891 §5.2 wants NFC from whoever asks; readers that normalise for them do it differently.
+    if not unicodedata.is_normalized("NFC", text.lower()):
+        raise _invalid("the host is not in Unicode normalisation form C")
     # Full-width dots, circled digits, the Kelvin sign and their like become other characters
     # under UTS-46: a reader who does not map them sees another host. Only letter case may change.
     for character in text:
