@@ -1,48 +1,146 @@
-"""Offline verification: what a bundle, a chain or a receipt proves, step by step."""
+"""Offline verification: what a bundle, a chain or a receipt proves, step by step.
+
+The steps are numbered as in docs/reference/receipts.md §5, and every message names its step. The
+first failure ends the proof with `VerificationError`. Trust comes from the caller alone: a document
+that brings its own keys proves nothing about who made it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import base64
+import binascii
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NoReturn, cast
 
-from signet.receipts.canonical import Json
-from signet.receipts.keys import KeySet
+from signet.receipts.bundle import BUNDLE_TYP, PAGE_TYP
+from signet.receipts.canonical import Json, canonicalize, content_id, parse_for_verification
+from signet.receipts.chain import first_break
+from signet.receipts.errors import KeyFormatError, LevelNotReached, ParseError, VerificationError
+from signet.receipts.keys import KeySet, PublicKey, b64url, from_b64url
+from signet.receipts.receipt import RECEIPT_TYP, faults, timestamp_us
+
+_ALGORITHMS = ("EdDSA", "Ed25519")  # RFC 8037 and its successor RFC 9864: the same signatures
 
 
 class Level(IntEnum):
     """How much is proven, each including the one before. Below them all is INVALID: an error."""
 
-    INTEGRITY = 1
-    SIGNED = 2
-    LOGGED = 3
-    WITNESSED = 4
+    INTEGRITY = 1  # hashes and links hold; no signature was checked against a pinned key
+    SIGNED = 2  # and a key that the caller pinned signed all of it
+    LOGGED = 3  # and it is included in a transparency log
+    WITNESSED = 4  # and outside witnesses have seen that log
 
 
 class Step(IntEnum):
     """The numbered steps of the proof."""
 
     TEXT = 1
+    SHAPE = 2
+    RECEIPTS = 3
+    HASHES = 4
+    CHAIN = 5
+    CONTENT = 6
+    RECEIPT_SIGNATURES = 7
+    DOCUMENT_SIGNATURES = 8
+    LEVEL = 9
+
+    @property
+    def claim(self) -> str:
+        """What holds once the step is done."""
+        return _CLAIMS[self]
+
+
+_CLAIMS: Mapping[Step, str] = {
+    Step.TEXT: "the document is one I-JSON value, with no name twice and nothing after it",
+    Step.SHAPE: "the document has the members of its kind",
+    Step.RECEIPTS: "every receipt has the members of its kind, well formed",
+    Step.HASHES: "every receipt hashes to its receipt_hash",
+    Step.CHAIN: "the receipts are one unbroken chain from hop 1, of one trace and one tenant",
+    Step.CONTENT: "the document's CIDs are those of its chain and its signatures",
+    Step.RECEIPT_SIGNATURES: "every receipt is signed by a trusted key, during that key's life",
+    Step.DOCUMENT_SIGNATURES: "the document is signed by a trusted key, during that key's life",
+    Step.LEVEL: "the level that was asked for is reached",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was proven. It is only ever returned when the asked level was reached."""
+    """What was proven. It is only ever returned when the asked level was reached.
+
+    `signed_by` holds the thumbprints of the trusted keys whose signatures were checked.
+    """
 
     document: str
     level: Level
     trace_id: str
     tenant: str
     hops: int
+    head: str
+    first_ts: str
+    last_ts: str
     signed_by: tuple[str, ...]
+    limits: tuple[str, ...]
 
     def as_json(self) -> dict[str, Json]:
-        """The report as the command prints it with `--json`."""
-        raise NotImplementedError
+        """The report as `signet verify --json` prints it."""
+        return {
+            "verdict": self.level.name,
+            "document": self.document,
+            "trace_id": self.trace_id,
+            "tenant": self.tenant,
+            "hops": self.hops,
+            "head": self.head,
+            "first_ts": self.first_ts,
+            "last_ts": self.last_ts,
+            "signed_by": list(self.signed_by),
+            "limits": list(self.limits),
+        }
 
     def as_text(self) -> str:
         """The report for a person."""
-        raise NotImplementedError
+        hops = f"{self.hops} receipt" + ("s" if self.hops != 1 else "")
+        lines = [
+            f"{self.level.name}: {self.document} of trace {self.trace_id}, tenant {self.tenant}",
+            f"  {hops}, {self.first_ts} to {self.last_ts}",
+            f"  head {self.head}",
+            *(f"  signed by {kid}" for kid in self.signed_by),
+            *(f"  not proven: {limit}" for limit in self.limits),
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(slots=True)
+class _Trust:
+    """Which keys count. With neither pins nor a key set nothing can be more than INTEGRITY.
+
+    `pins` are thumbprints (or aliases of keys in `jwks`); `jwks` is a key set the caller trusts.
+    Pins alone take the key itself from the document, which is safe: a thumbprint is its hash. What
+    the document says of that key's life is then the signer's own word.
+    """
+
+    pins: frozenset[str]
+    jwks: KeySet | None
+    used: dict[str, None] = field(default_factory=dict[str, None])
+
+    @property
+    def given(self) -> bool:
+        """Whether the caller pinned anything at all."""
+        return bool(self.pins) or self.jwks is not None
+
+    def find(self, kid: str, carried: KeySet | None) -> PublicKey | None:
+        """The key of that name, whether or not it is trusted."""
+        keys = self.jwks if self.jwks is not None else carried
+        return keys.find(kid) if keys is not None else None
+
+    def covers(self, key: PublicKey) -> bool:
+        """Whether the caller trusts the key."""
+        if not self.pins:
+            return self.jwks is not None
+        # An alias is only a claim; it names a key when the caller's own key set says so.
+        aliased = self.jwks is not None and key.alias in self.pins
+        return key.kid in self.pins or aliased
 
 
 def verify(
@@ -52,12 +150,17 @@ def verify(
     jwks: KeySet | None = None,
     level: Level = Level.SIGNED,
 ) -> Report:
-    """Verify a document of any kind.
+    """Verify a document of any kind that stands alone.
 
-    Raises `VerificationError` if the proof fails, `LevelNotReached` if it proves less than
-    `level`. `trust` pins thumbprints; `jwks` is a key set that the caller trusts.
+    `trust` pins key thumbprints, `jwks` is a key set that the caller trusts; with both, a key must
+    be in the set and pinned. Raises `VerificationError` if the proof fails, `LevelNotReached` if
+    nothing is wrong but less than `level` is proven.
     """
-    raise NotImplementedError
+    document = _text(data)
+    check = _DOCUMENTS.get(_kind_of(document))
+    if check is None:
+        _fail(Step.SHAPE, "document_kind", "This kind of document is not known.", member="kind")
+    return check(document, _Trust(frozenset(trust), jwks), level)
 
 
 def verify_bundle(
@@ -67,8 +170,8 @@ def verify_bundle(
     jwks: KeySet | None = None,
     level: Level = Level.SIGNED,
 ) -> Report:
-    """Verify an export bundle, as `verify` does."""
-    raise NotImplementedError
+    """Verify an export bundle: what `verify` does, but nothing else than a bundle will do."""
+    return _bundle(_text(data), _Trust(frozenset(trust), jwks), level)
 
 
 def verify_pages(
@@ -78,8 +181,8 @@ def verify_pages(
     jwks: KeySet | None = None,
     level: Level = Level.SIGNED,
 ) -> Report:
-    """Verify pages that together hold a chain from hop 1 to its head."""
-    raise NotImplementedError
+    """Verify pages that together hold a chain from hop 1 to its head, in any order."""
+    return _pages([_text(page) for page in pages], _Trust(frozenset(trust), jwks), level)
 
 
 def verify_chain(
@@ -90,8 +193,12 @@ def verify_chain(
     jwks: KeySet | None = None,
     level: Level = Level.SIGNED,
 ) -> Report:
-    """Verify a chain of receipts with one JWS each (compact or detached)."""
-    raise NotImplementedError
+    """Verify a chain of receipts with one JWS each, compact or detached."""
+    document: dict[str, Json] = {
+        "chain": [_text(receipt) for receipt in receipts],
+        "signatures": list(signatures),
+    }
+    return _chain(document, _Trust(frozenset(trust), jwks), level)
 
 
 def verify_receipt(
@@ -102,5 +209,403 @@ def verify_receipt(
     jwks: KeySet | None = None,
     level: Level = Level.SIGNED,
 ) -> Report:
-    """Verify one receipt and its JWS; says nothing of the chain it belongs to."""
-    raise NotImplementedError
+    """Verify one receipt and its JWS; this says nothing of the chain it belongs to."""
+    document: dict[str, Json] = {"receipt": _text(receipt), "receipt_jws": jws}
+    return _receipt(document, _Trust(frozenset(trust), jwks), level)
+
+
+# --- the kinds of documents -----------------------------------------------------------------
+
+
+def _bundle(document: Json, trust: _Trust, level: Level) -> Report:
+    members = _members(document, _BUNDLE)
+    receipts = _receipts(members)
+    _step_3_receipts(receipts)
+    _step_4_hashes(receipts)
+    _step_5_chain(receipts)
+    _belongs_to(members, receipts)
+    _step_6_content(members, "bundle_cid")
+    carried = _carried_keys(members)
+    _step_7_receipt_signatures(receipts, _texts(members, "signatures"), trust, carried)
+    _step_8_document_signatures(members, "bundle", BUNDLE_TYP, trust, carried)
+    return _step_9_level("bundle", receipts, trust, level, _OPERATOR_LIMIT)
+
+
+def _pages(documents: Sequence[Json], trust: _Trust, level: Level) -> Report:
+    pages = [_members(document, _PAGE) for document in documents]
+    pages.sort(key=lambda page: cast("int", page["from_hop"]))
+    receipts: list[dict[str, Json]] = []
+    for page in pages:
+        own = _receipts(page)
+        _step_3_receipts(own)
+        _step_4_hashes(own)
+        receipts += own
+    _step_5_chain(receipts)
+    head = cast("dict[str, Json]", pages[-1]["head"])
+    last = receipts[-1]
+    if head != {"hop": last["hop"], "receipt_hash": last["receipt_hash"]}:
+        _fail(
+            Step.CHAIN,
+            "pages_incomplete",
+            f"The pages end at hop {last['hop']}, the chain at hop {head.get('hop')}.",
+            member="head",
+        )
+    for page in pages:
+        own = _receipts(page)
+        _belongs_to(page, own)
+        if not own or page["from_hop"] != own[0]["hop"]:
+            _fail(Step.SHAPE, "from_hop", "The page does not begin at its hop.", member="from_hop")
+        _step_6_content(page, "page_cid")
+        carried = _carried_keys(page)
+        _step_7_receipt_signatures(own, _texts(page, "signatures"), trust, carried)
+        _step_8_document_signatures(page, "page", PAGE_TYP, trust, carried)
+    return _step_9_level("pages", receipts, trust, level, _OPERATOR_LIMIT)
+
+
+def _chain(document: Json, trust: _Trust, level: Level) -> Report:
+    members = _members(document, _CHAIN)
+    receipts = _receipts(members)
+    _step_3_receipts(receipts)
+    _step_4_hashes(receipts)
+    _step_5_chain(receipts)
+    if "trace_id" in members:
+        _belongs_to(members, receipts)
+    _step_7_receipt_signatures(receipts, _texts(members, "signatures"), trust, None)
+    return _step_9_level("chain", receipts, trust, level, _END_LIMIT, _OPERATOR_LIMIT)
+
+
+def _receipt(document: Json, trust: _Trust, level: Level) -> Report:
+    members = _members(document, _RECEIPT)
+    receipts = [cast("dict[str, Json]", members["receipt"])]
+    _step_3_receipts(receipts)
+    _step_4_hashes(receipts)
+    _step_7_receipt_signatures(receipts, [cast("str", members["receipt_jws"])], trust, None)
+    # A rotation is signed by the new key and by the one before it.
+    previous = members.get("receipt_jws_previous")
+    if previous is not None:
+        _step_7_receipt_signatures(receipts, [str(previous)], trust, None)
+    return _step_9_level("receipt", receipts, trust, level, _CHAIN_LIMIT, _OPERATOR_LIMIT)
+
+
+def _page_alone(document: Json, trust: _Trust, level: Level) -> NoReturn:
+    _fail(
+        Step.SHAPE,
+        "page_alone",
+        "A page alone proves nothing of its chain; give all pages together, or export a bundle.",
+        member="kind",
+    )
+
+
+# A new kind of document is a new row here and a function above.
+_DOCUMENTS: Mapping[str, Callable[[Json, _Trust, Level], Report]] = {
+    "bundle": _bundle,
+    "chain": _chain,
+    "receipt": _receipt,
+    "page": _page_alone,
+}
+
+
+def _kind_of(document: Json) -> str:
+    """A document says its kind; bundles and answers of an exchange are known by their members."""
+    if not isinstance(document, dict):
+        return ""
+    kind = document.get("kind")
+    if kind is not None:
+        return kind if isinstance(kind, str) else ""
+    if "receipt_jws" in document:
+        return "receipt"
+    return "bundle" if "chain" in document else ""
+
+
+_OPERATOR_LIMIT = "that the holder of the key did not rewrite or cut the whole chain"
+_END_LIMIT = "where the chain ends: later receipts may have been left out"
+_CHAIN_LIMIT = "anything about the receipts before and after it"
+
+_BUNDLE: Mapping[str, type] = {
+    "trace_id": str,
+    "chain": list,
+    "signatures": list,
+    "exported_at": str,
+    "bundle_cid": str,
+    "signatures_cid": str,
+    "signature": str,
+    "kid": str,
+    "jwks": dict,
+    "bundle_jws": str,
+}
+_PAGE: Mapping[str, type] = {
+    **{name.replace("bundle_", "page_"): kind for name, kind in _BUNDLE.items()},
+    "from_hop": int,
+    "head": dict,
+}
+_CHAIN: Mapping[str, type] = {"chain": list, "signatures": list}
+_RECEIPT: Mapping[str, type] = {"receipt": dict, "receipt_jws": str}
+
+
+# --- the steps ------------------------------------------------------------------------------
+
+
+def _text(data: bytes) -> Json:
+    """Step 1."""
+    try:
+        return parse_for_verification(data)
+    except ParseError as error:
+        raise VerificationError(
+            f"Step 1: {error}", step=Step.TEXT, code=error.code, member=error.pointer or None
+        ) from error
+
+
+def _members(document: Json, wanted: Mapping[str, type]) -> dict[str, Json]:
+    """Step 2."""
+    if not isinstance(document, dict):
+        _fail(Step.SHAPE, "document_kind", "The document is not an object.")
+    for name, kind in wanted.items():
+        if type(document.get(name)) is not kind:
+            _fail(
+                Step.SHAPE,
+                "document_member",
+                f"`{name}` is missing or not of its type.",
+                member=name,
+            )
+    return document
+
+
+def _receipts(members: Mapping[str, Json]) -> list[dict[str, Json]]:
+    receipts: list[dict[str, Json]] = []
+    for receipt in cast("list[Json]", members["chain"]):
+        if not isinstance(receipt, dict):
+            _fail(Step.SHAPE, "document_member", "A receipt is an object.", member="chain")
+        receipts.append(receipt)
+    return receipts
+
+
+def _texts(members: Mapping[str, Json], name: str) -> list[str]:
+    texts: list[str] = []
+    for text in cast("list[Json]", members[name]):
+        if not isinstance(text, str):
+            _fail(Step.SHAPE, "document_member", f"`{name}` holds texts.", member=name)
+        texts.append(text)
+    return texts
+
+
+def _step_3_receipts(receipts: Sequence[Mapping[str, Json]]) -> None:
+    for receipt in receipts:
+        for fault in faults(receipt):
+            _fail(
+                Step.RECEIPTS, fault.code, fault.detail, hop=_hop_of(receipt), member=fault.member
+            )
+
+
+def _step_4_hashes(receipts: Sequence[Mapping[str, Json]]) -> None:
+    for receipt in receipts:
+        hashed = {name: value for name, value in receipt.items() if name != "receipt_hash"}
+        if receipt.get("receipt_hash") != content_id(canonicalize(hashed)):
+            _fail(
+                Step.HASHES,
+                "receipt_hash",
+                "The receipt does not hash to its receipt_hash: a member was changed.",
+                hop=_hop_of(receipt),
+                member="receipt_hash",
+            )
+
+
+def _step_5_chain(receipts: Sequence[Mapping[str, Json]]) -> None:
+    found = first_break(receipts)
+    if found is not None:
+        _fail(Step.CHAIN, found.code, found.detail, hop=found.hop, member=found.member)
+
+
+def _belongs_to(members: Mapping[str, Json], receipts: Sequence[Mapping[str, Json]]) -> None:
+    """The end of step 5: the document speaks of the trace that its receipts belong to."""
+    if members["trace_id"] != receipts[0]["trace_id"]:
+        _fail(
+            Step.CHAIN,
+            "document_trace",
+            "The document names another trace than its receipts.",
+            member="trace_id",
+        )
+
+
+def _step_6_content(members: Mapping[str, Json], cid_name: str) -> None:
+    named = {name: members[name] for name in ("trace_id", "chain", "exported_at")}
+    if members[cid_name] != content_id(canonicalize(named)):
+        _fail(Step.CONTENT, cid_name, "The CID is not that of the chain.", member=cid_name)
+    if members["signatures_cid"] != content_id(canonicalize(members["signatures"])):
+        _fail(
+            Step.CONTENT,
+            "signatures_cid",
+            "The CID is not that of the signatures.",
+            member="signatures_cid",
+        )
+
+
+def _step_7_receipt_signatures(
+    receipts: Sequence[Mapping[str, Json]],
+    signatures: Sequence[str],
+    trust: _Trust,
+    carried: KeySet | None,
+) -> None:
+    if len(signatures) != len(receipts):
+        _fail(
+            Step.RECEIPT_SIGNATURES,
+            "signature_count",
+            f"There are {len(receipts)} receipts and {len(signatures)} signatures.",
+            member="signatures",
+        )
+    for receipt, jws in zip(receipts, signatures, strict=True):
+        place = _Place(Step.RECEIPT_SIGNATURES, _hop_of(receipt), "signatures")
+        signed_at_us = timestamp_us(cast("str", receipt["ts"]))
+        _check_jws(
+            jws, canonicalize(dict(receipt)), RECEIPT_TYP, signed_at_us, trust, carried, place
+        )
+
+
+def _step_8_document_signatures(
+    members: Mapping[str, Json], name: str, typ: str, trust: _Trust, carried: KeySet
+) -> None:
+    """Both signatures: the plain one over the CID, which old clients read, and the JWS."""
+    place = _Place(Step.DOCUMENT_SIGNATURES, None, "signature")
+    try:
+        exported_at_us = timestamp_us(cast("str", members["exported_at"]))
+    except ValueError as error:
+        _fail(place.step, "exported_at", f"`exported_at` is {error}.", member="exported_at")
+    try:
+        signature = base64.b64decode(cast("str", members["signature"]), validate=True)
+    except (ValueError, binascii.Error):
+        _fail(place.step, "signature_form", "`signature` is not base64.", member="signature")
+    cid = cast("str", members[f"{name}_cid"])
+    key = _signer(cast("str", members["kid"]), exported_at_us, trust, carried, place)
+    if key is not None and not key.verify(signature, cid.encode()):
+        _fail(
+            place.step,
+            "signature_wrong",
+            "The signature over the CID is wrong.",
+            member="signature",
+        )
+    jws_name = f"{name}_jws"
+    signed = {n: v for n, v in members.items() if n not in ("chain", "signatures", jws_name)}
+    jws = cast("str", members[jws_name])
+    place = _Place(Step.DOCUMENT_SIGNATURES, None, jws_name)
+    _check_jws(jws, canonicalize(signed), typ, exported_at_us, trust, carried, place)
+
+
+def _step_9_level(
+    document: str,
+    receipts: Sequence[Mapping[str, Json]],
+    trust: _Trust,
+    asked: Level,
+    *limits: str,
+) -> Report:
+    reached = Level.SIGNED if trust.given else Level.INTEGRITY
+    first, last = receipts[0], receipts[-1]
+    report = Report(
+        document=document,
+        level=reached,
+        trace_id=str(last["trace_id"]),
+        tenant=str(last["tenant"]),
+        hops=len(receipts),
+        head=str(last["receipt_hash"]),
+        first_ts=str(first["ts"]),
+        last_ts=str(last["ts"]),
+        signed_by=tuple(trust.used),
+        limits=limits if trust.given else ("who made it: no key was pinned", *limits),
+    )
+    if reached < asked:
+        hint = "; pin the signer's key (trust or jwks)" if not trust.given else ""
+        raise LevelNotReached(
+            f"Step 9: {reached.name} is proven, {asked.name} was asked for{hint}.",
+            step=Step.LEVEL,
+            report=report,
+        )
+    return report
+
+
+# --- signatures -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    step: Step
+    hop: int | None
+    member: str
+
+    def fail(self, code: str, detail: str) -> NoReturn:
+        _fail(self.step, code, detail, hop=self.hop, member=self.member)
+
+
+def _check_jws(
+    jws: str,
+    payload: bytes,
+    typ: str,
+    signed_at_us: int,
+    trust: _Trust,
+    carried: KeySet | None,
+    place: _Place,
+) -> None:
+    """A compact or detached JWS over exactly these bytes, by a trusted key in its lifetime."""
+    parts = jws.split(".")
+    body = b64url(payload)
+    if len(parts) != 3 or parts[1] not in ("", body):
+        place.fail("jws_form", "This is not a JWS over the receipt or document beside it.")
+    try:
+        header = parse_for_verification(from_b64url(parts[0]))
+        signature = from_b64url(parts[2])
+    except (KeyFormatError, ParseError) as error:
+        place.fail("jws_form", f"The JWS cannot be read: {error.detail}")
+    # The header is exactly ours. Anything more (`crit`, `b64`, `jwk`, `x5u`) would let the signer
+    # say how to verify, and another `typ` would let one kind of document pass for another.
+    if not isinstance(header, dict) or header.keys() != {"alg", "kid", "typ"}:
+        place.fail("jws_header", "The JWS header has exactly the members alg, kid and typ.")
+    if header["alg"] not in _ALGORITHMS:
+        place.fail("jws_alg", f"The JWS algorithm is one of {', '.join(_ALGORITHMS)}.")
+    if header["typ"] != typ:
+        place.fail("jws_typ", f"The JWS type is {typ}.")
+    key = _signer(str(header["kid"]), signed_at_us, trust, carried, place)
+    if key is not None and not key.verify(signature, f"{parts[0]}.{body}".encode()):
+        place.fail("signature_wrong", "The signature is wrong.")
+
+
+def _signer(
+    kid: str, signed_at_us: int, trust: _Trust, carried: KeySet | None, place: _Place
+) -> PublicKey | None:
+    """The key of that name, trusted if anything is. None: no trust was given and no key is here."""
+    key = trust.find(kid, carried)
+    if key is None:
+        if not trust.given and carried is None:
+            return None
+        place.fail("key_unknown", f"The key {kid!r} is not among the known keys.")
+    if trust.given:
+        if not trust.covers(key):
+            place.fail("key_not_trusted", f"The key {kid!r} is not one that you trust.")
+        trust.used[key.kid] = None
+    if not key.begun_by(signed_at_us):
+        place.fail("key_not_yet", f"The key {kid!r} was not in use yet.")
+    if key.ended_by(signed_at_us):
+        place.fail("key_ended", f"The key {kid!r} had been retired or revoked.")
+    return key
+
+
+def _carried_keys(members: Mapping[str, Json]) -> KeySet:
+    try:
+        return KeySet.from_jwks(members["jwks"])
+    except KeyFormatError as error:
+        _fail(Step.SHAPE, "document_member", error.detail, member="jwks")
+
+
+def _hop_of(receipt: Mapping[str, Json]) -> int | None:
+    hop = receipt.get("hop")
+    return hop if type(hop) is int else None
+
+
+def _fail(
+    step: Step, code: str, detail: str, *, hop: int | None = None, member: str | None = None
+) -> NoReturn:
+    at_hop = f", hop {hop}" if hop is not None else ""
+    at_member = f", `{member}`" if member is not None else ""
+    raise VerificationError(
+        f"Step {step.value}{at_hop}{at_member}: {detail}",
+        step=step,
+        code=code,
+        hop=hop,
+        member=member,
+    )

@@ -1,0 +1,142 @@
+"""`signet verify`: check a bundle, a page set, a chain or a receipt, without any network.
+
+Exit codes: 0 the asked level is reached, 1 INVALID, 2 valid but below the asked level, 64 usage
+(a file that cannot be read, a key set that is none).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from signet.receipts.canonical import parse
+from signet.receipts.errors import (
+    KeyFormatError,
+    LevelNotReached,
+    ParseError,
+    ReceiptError,
+    VerificationError,
+)
+from signet.receipts.keys import KeySet
+from signet.receipts.verify import Level, Report, verify, verify_pages
+
+if TYPE_CHECKING:
+    from signet.receipts.canonical import Json
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # pyright: ignore[reportPrivateUsage] # argparse has no public name for it
+
+REACHED, INVALID, BELOW, USAGE = 0, 1, 2, 64
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add `verify` to the command's sub-commands."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="check a bundle or receipt offline",
+        description=(
+            "Check an export bundle, a set of pages, a chain or the answer of an exchange. Works "
+            "offline. Trust comes from --jwks and --trust alone, never from the document."
+        ),
+        epilog="exit codes: 0 level reached, 1 INVALID, 2 valid but below the level, 64 usage",
+    )
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="the document, or all pages of one chain; - reads standard input",
+    )
+    parser.add_argument(
+        "--jwks", type=Path, metavar="FILE", help="a key set that you trust (RFC 7517)"
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="KID",
+        help="a key thumbprint that you trust; may be given several times",
+    )
+    parser.add_argument(
+        "--level",
+        choices=[level.name for level in Level],
+        default=Level.SIGNED.name,
+        help="what must be proven (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify, print the report, return the exit code."""
+    files: list[str] = args.files
+    trust: list[str] = args.trust
+    as_json: bool = args.json
+    level = Level[args.level]
+    try:
+        documents = [_read(file) for file in files]
+        jwks = _key_set(args.jwks)
+    except (OSError, ReceiptError) as error:
+        print(f"signet verify: {_reason(error)}", file=sys.stderr)
+        return USAGE
+    try:
+        if len(documents) == 1:
+            report = verify(documents[0], trust=trust, jwks=jwks, level=level)
+        else:
+            report = verify_pages(documents, trust=trust, jwks=jwks, level=level)
+    except LevelNotReached as below:
+        _print_report(below.report, as_json, below.detail)
+        return BELOW
+    except VerificationError as error:
+        _print_invalid(error, as_json)
+        return INVALID
+    _print_report(report, as_json, None)
+    return REACHED
+
+
+def _read(file: str) -> bytes:
+    return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+
+
+def _key_set(path: Path | None) -> KeySet | None:
+    return None if path is None else KeySet.from_jwks(parse(path.read_bytes()))
+
+
+def _reason(error: OSError | ReceiptError) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ParseError | KeyFormatError):
+        return f"--jwks is not a key set: {error}"
+    return str(error)
+
+
+def _print_report(report: Report, as_json: bool, below: str | None) -> None:
+    if as_json:
+        document = report.as_json()
+        _print_json(document if below is None else document | {"below": below})
+        return
+    print(report.as_text())
+    if below is not None:
+        print(f"BELOW: {below}")
+
+
+def _print_invalid(error: VerificationError, as_json: bool) -> None:
+    if as_json:
+        _print_json(
+            {
+                "verdict": "INVALID",
+                "step": error.step.value,
+                "code": error.code,
+                "hop": error.hop,
+                "member": error.member,
+                "detail": error.detail,
+            }
+        )
+        return
+    print(f"INVALID: {error.detail}")
+    print(f"  step {error.step.value} would have shown that {error.step.claim}")
+
+
+def _print_json(document: dict[str, Json]) -> None:
+    print(json.dumps(document, indent=2))
