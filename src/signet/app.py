@@ -38,6 +38,7 @@ from signet.gateway.policies import Policies
 from signet.gateway.recovery import Recovery
 from signet.gateway.sealing import Sealer
 from signet.providers.jsonata import JSONataPool
+from signet.providers.mapping import JSONataRunner
 from signet.receipts.errors import KeyFormatError
 from signet.receipts.keys import SigningKey, from_b64url
 from signet.settings import Settings
@@ -100,14 +101,16 @@ async def open_gateway(
     async with (
         open_database(storage_config(settings)) as database,
         open_committer(database, sealer) as committer,
-        JSONataPool(timeout_s=settings.exchange.mapping_timeout_s) as mappings,
+        JSONataPool() as mappings,
         sender or egress_client(settings) as sending,
     ):
         await database.transact(keys.publish, _published(key))
         exchanges = Exchanges(
             pipeline=Pipeline(
                 registry=registry,
-                mapping_runner=mappings,
+                mapping_runner=JSONataRunner(
+                    pool=mappings, timeout_s=settings.exchange.mapping_timeout_s
+                ),
                 policies=policies,
                 forwarder=Forwarder(
                     database=database,

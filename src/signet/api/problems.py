@@ -60,7 +60,7 @@ PROBLEMS: Final[Mapping[str, Kind]] = MappingProxyType(
         "schema_invalid": Kind(422, "The payload does not fit its schema", "new_key_safe"),
         "arguments_invalid": Kind(422, "The arguments cannot be read", "new_key_safe"),
         "mapping_failed": Kind(422, "The mapping does not apply", "new_key_safe"),
-        "mapping_timed_out": Kind(422, "The mapping took too long", "new_key_safe"),
+        "mapping_stopped": Kind(422, "The mapping was stopped", "new_key_safe"),
         "output_invalid": Kind(422, "The result does not fit the target schema", "new_key_safe"),
         "delivery_unavailable": Kind(422, "This gateway does not queue", "new_key_safe"),
         "egress_denied": Kind(403, "The egress policy does not let it out", "new_key_safe"),

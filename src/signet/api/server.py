@@ -26,6 +26,7 @@ from signet.api.operations import (
     problem_response,
 )
 from signet.core.tenant import Keyring
+from signet.gateway.ports import Busy
 from signet.storage.errors import StorageBusy, StorageError
 from signet.telemetry.metrics import Metrics
 
@@ -80,7 +81,7 @@ def _guarded(
         metrics.in_flight.inc()
         try:
             response = await _entered(operation, request, keyring)
-        except StorageBusy as error:
+        except (StorageBusy, Busy) as error:
             response = problem_response("overloaded", error.detail, retry_after_s=1.0)
         except StorageError as error:
             log.error("not_acknowledged", route=operation.path, error=str(error))

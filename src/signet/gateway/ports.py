@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from signet.core.errors import SignetError
 from signet.core.exchange import Decision
 from signet.core.transform import Mapped, MappingFailed
 from signet.receipts.canonical import Json
@@ -34,6 +35,12 @@ class Renderer(Protocol):
     def __call__(self, decision: Decision, receipt: SealedReceipt, *, trace_id: str) -> Answer:
         """Splice the signed receipt into the answer. Pure, and total over decisions."""
         ...
+
+
+class Busy(SignetError):
+    """Something the exchange needs is at its limit; nothing was decided, ask again later."""
+
+    code = "overloaded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,7 +134,7 @@ async def map_payload(sheet: Sheet, runner: MappingRunner) -> Refusal | None:
             detail = f"the mapping to {route.target_type} does not apply"
             return Refusal(code="mapping_failed", detail=detail, faults=_under("/payload", faults))
         case MappingStopped(detail=detail):
-            return Refusal(code="mapping_timed_out", detail=detail)
+            return Refusal(code="mapping_stopped", detail=detail)
         case _:
             assert_never(made)
 

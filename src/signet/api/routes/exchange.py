@@ -73,7 +73,7 @@ def operations(exchanges: Exchanges, metrics: Metrics, max_body_bytes: int) -> l
                 *("idempotency_in_flight", "idempotency_key_spent", "idempotency_key_reused"),
                 *("chain_moved", "payload_erased", "body_too_large", "unsupported_media_type"),
                 *("unknown_type", "unknown_mapping", "unicode_invalid", "schema_invalid"),
-                *("arguments_invalid", "mapping_failed", "mapping_timed_out", "output_invalid"),
+                *("arguments_invalid", "mapping_failed", "mapping_stopped", "output_invalid"),
                 *("delivery_unavailable", "egress_denied"),
                 *("forward_not_sent", "forward_outcome_unknown"),
                 *("not_acknowledged", "overloaded"),
