@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from enum import Enum
@@ -543,6 +543,8 @@ def _or_else(read: _Source, otherwise: _Value) -> _Source:
 
 
 def _each(read: _Source, build: _Build, at: str) -> _Source:
+    """For every element of an array one document, made of {"item": element, "root": source}."""
+
     def each(source: Json) -> _Value:
         elements = read(source)
         if elements is ABSENT:
@@ -552,10 +554,13 @@ def _each(read: _Source, build: _Build, at: str) -> _Source:
         made: list[Json] = []
         for index, element in enumerate(elements):
             faults: list[Fault] = []
-            value = build(element, faults)
+            value = build({"item": element, "root": source}, faults)
             if faults:
-                first = replace(faults[0], pointer=f"{at}/{index}{faults[0].pointer}")
-                raise _Failed(first.code, first.detail, at=first.pointer)
+                first = faults[0]
+                _, top, rest = (*first.pointer.split("/", 2), "", "")[:3]
+                below = f"/{rest}" if rest else ""
+                whole = below if top == "root" else f"{at}/{index}{below}"
+                raise _Failed(first.code, first.detail, at=whole)
             if value is not ABSENT:
                 made.append(value)
         return made
