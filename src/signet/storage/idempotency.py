@@ -8,9 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from signet.storage.errors import Raced
 from signet.storage.exchanges import Known
-from signet.storage.tx import ReadTx, Tx
+from signet.storage.exchanges import read_known as lookup
+from signet.storage.tx import PerRow, ReadTx, Tx
+
+__all__ = [
+    "Claim",
+    "Claimed",
+    "Orphan",
+    "claim",
+    "lookup",
+    "owners",
+    "purge_answers",
+    "release",
+    "renew",
+    "take_expired",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,28 +65,67 @@ class Orphan:
     trace_id: str
     key_hash: bytes
     fingerprint: bytes
-    owner: str
     intent: bytes
     fence: int
     claimed_us: int
 
 
-async def lookup(tx: ReadTx, tenant: str, key_hash: bytes, fingerprint: bytes) -> Known | None:
-    """What is known about a key; None: it is free. Run it with `read_current`.
-
-    Only a hint that spares work: `commit_exchanges` and `claim` decide.
-    """
-    raise NotImplementedError
-
-
 async def claim(tx: Tx, wish: Claim) -> Claimed | Known:
-    """Take the key, or say why not. Never send anything before this has been acknowledged."""
-    raise NotImplementedError
+    """Take the key, or say why not. Never send anything before this has been acknowledged.
+
+    Raises `Raced` when the key was given back at this very moment; the engine then asks again.
+    """
+    taken = await tx.execute(
+        """
+        INSERT INTO idempotency (tenant, key_hash, fingerprint, receipt, spent)
+        VALUES (:tenant, :key_hash, :fingerprint, NULL, :spent) ON CONFLICT DO NOTHING
+        """,
+        tenant=wish.tenant,
+        key_hash=wish.key_hash,
+        fingerprint=wish.fingerprint,
+        spent=int(wish.spends_key),
+    )
+    if not taken:
+        known = await lookup(tx, wish.tenant, wish.key_hash, wish.fingerprint)
+        if known is None:
+            raise Raced("The key was given back while it was asked for.")
+        return known
+    # A fence is never issued twice for a key, not even after a release: it starts at the clock.
+    now_us = await tx.now_us()
+    claimed = Claimed(fence=now_us, lease_until_us=now_us + wish.lease_us)
+    await tx.execute(
+        """
+        INSERT INTO claims (tenant, key_hash, trace_id, owner, fence, claimed_us, lease_until_us,
+            intent)
+        VALUES (:tenant, :key_hash, :trace_id, :owner, :fence, :claimed_us, :lease_until_us,
+            :intent)
+        """,
+        tenant=wish.tenant,
+        key_hash=wish.key_hash,
+        trace_id=wish.trace_id,
+        owner=wish.owner,
+        fence=claimed.fence,
+        claimed_us=now_us,
+        lease_until_us=claimed.lease_until_us,
+        intent=wish.intent,
+    )
+    return claimed
 
 
 async def renew(tx: Tx, tenant: str, key_hash: bytes, fence: int, lease_us: int) -> bool:
     """Lengthen the lease from now on; False: recovery was first, stop before the next byte."""
-    raise NotImplementedError
+    return bool(
+        await tx.execute(
+            """
+            UPDATE claims SET lease_until_us = :until
+            WHERE tenant = :tenant AND key_hash = :key_hash AND fence = :fence
+            """,
+            until=await tx.now_us() + lease_us,
+            tenant=tenant,
+            key_hash=key_hash,
+            fence=fence,
+        )
+    )
 
 
 async def release(tx: Tx, tenant: str, key_hash: bytes, fence: int) -> bool:
@@ -78,12 +133,27 @@ async def release(tx: Tx, tenant: str, key_hash: bytes, fence: int) -> bool:
 
     False: the claim is no longer ours.
     """
-    raise NotImplementedError
+    closed = await tx.execute(
+        "DELETE FROM claims WHERE tenant = :tenant AND key_hash = :key_hash AND fence = :fence",
+        tenant=tenant,
+        key_hash=key_hash,
+        fence=fence,
+    )
+    if closed:
+        await tx.execute(
+            """
+            DELETE FROM idempotency
+            WHERE tenant = :tenant AND key_hash = :key_hash AND receipt IS NULL
+            """,
+            tenant=tenant,
+            key_hash=key_hash,
+        )
+    return bool(closed)
 
 
 async def owners(tx: ReadTx) -> list[str]:
     """Whoever holds open claims, so that the caller can find out which of them are dead."""
-    raise NotImplementedError
+    return await tx.all(str, "SELECT DISTINCT owner FROM claims ORDER BY owner")
 
 
 async def take_expired(
@@ -91,9 +161,28 @@ async def take_expired(
 ) -> list[Orphan]:
     """Take over claims whose lease has ended, or whose owner is in `dead`; raises their fences.
 
-    Several recoverers may run at once: no claim is given to two of them.
+    `limit` bounds each of the two kinds. Several recoverers may run at once: no claim is given to
+    two of them.
     """
-    raise NotImplementedError
+    now_us = await tx.now_us()
+    found = await tx.each(_Open, _OF_OWNER, [(name, limit) for name in sorted(set(dead))])
+    found += await tx.each(_Open, _EXPIRED, [(now_us, limit)])
+    orphans = [
+        Orphan(
+            tenant=row.tenant,
+            trace_id=row.trace_id,
+            key_hash=row.key_hash,
+            fingerprint=row.fingerprint,
+            intent=row.intent,
+            fence=max(now_us, row.fence + 1),
+            claimed_us=row.claimed_us,
+        )
+        for row in {(row.tenant, row.key_hash): row for row in found}.values()
+    ]
+    await tx.execute_each(
+        _TAKE, [(o.tenant, o.key_hash, owner, o.fence, now_us + lease_us) for o in orphans]
+    )
+    return orphans
 
 
 async def purge_answers(tx: Tx, before_us: int, limit: int) -> int:
@@ -101,4 +190,86 @@ async def purge_answers(tx: Tx, before_us: int, limit: int) -> int:
 
     The keys become free again, except those that claimed a forward: they stay spent.
     """
-    raise NotImplementedError
+    old = await tx.all(
+        _Old,
+        """
+        SELECT receipt, tenant, key_hash FROM answers
+        WHERE ts_us < :before ORDER BY ts_us LIMIT :limit
+        """,
+        before=before_us,
+        limit=limit,
+    )
+    await tx.execute_each(_FREE_KEYS, [(row.tenant, row.key_hash, row.receipt) for row in old])
+    return await tx.execute_each(_FORGET, [(row.receipt,) for row in old])
+
+
+class _Open(NamedTuple):
+    tenant: str
+    key_hash: bytes
+    fingerprint: bytes
+    trace_id: str
+    fence: int
+    claimed_us: int
+    intent: bytes
+
+
+class _Old(NamedTuple):
+    receipt: int
+    tenant: str
+    key_hash: bytes
+
+
+# On PostgreSQL a claim that is being closed or taken by somebody else is passed over.
+_EXPIRED = PerRow(
+    sqlite="""
+        SELECT c.tenant, c.key_hash, i.fingerprint, c.trace_id, c.fence, c.claimed_us, c.intent
+        FROM claims c JOIN idempotency i ON i.tenant = c.tenant AND i.key_hash = c.key_hash
+        WHERE c.lease_until_us <= ? ORDER BY c.lease_until_us LIMIT ?
+    """,
+    postgres="""
+        SELECT c.tenant, c.key_hash, i.fingerprint, c.trace_id, c.fence, c.claimed_us, c.intent
+        FROM claims c JOIN idempotency i ON i.tenant = c.tenant AND i.key_hash = c.key_hash
+        WHERE c.lease_until_us <= ($1::bigint[])[1]
+        ORDER BY c.lease_until_us LIMIT ($2::bigint[])[1] FOR UPDATE OF c SKIP LOCKED
+    """,
+)
+_OF_OWNER = PerRow(
+    sqlite="""
+        SELECT c.tenant, c.key_hash, i.fingerprint, c.trace_id, c.fence, c.claimed_us, c.intent
+        FROM claims c JOIN idempotency i ON i.tenant = c.tenant AND i.key_hash = c.key_hash
+        WHERE c.owner = ? LIMIT ?
+    """,
+    postgres="""
+        SELECT c.tenant, c.key_hash, i.fingerprint, c.trace_id, c.fence, c.claimed_us, c.intent
+        FROM claims c JOIN idempotency i ON i.tenant = c.tenant AND i.key_hash = c.key_hash
+        WHERE c.owner = ANY ($1::text[])
+        LIMIT ($2::bigint[])[1] FOR UPDATE OF c SKIP LOCKED
+    """,
+)
+_TAKE = PerRow(
+    sqlite="""
+        UPDATE claims SET owner = ?3, fence = ?4, lease_until_us = ?5
+        WHERE tenant = ?1 AND key_hash = ?2
+    """,
+    postgres="""
+        UPDATE claims c SET owner = k.owner, fence = k.fence, lease_until_us = k.until
+        FROM unnest($1::text[], $2::bytea[], $3::text[], $4::bigint[], $5::bigint[])
+            AS k (tenant, key_hash, owner, fence, until)
+        WHERE c.tenant = k.tenant AND c.key_hash = k.key_hash
+    """,
+)
+_FREE_KEYS = PerRow(
+    sqlite="""
+        DELETE FROM idempotency WHERE tenant = ? AND key_hash = ? AND receipt = ? AND spent = 0
+    """,
+    postgres="""
+        DELETE FROM idempotency i
+        USING unnest($1::text[], $2::bytea[], $3::bigint[]) AS k (tenant, key_hash, receipt)
+        WHERE i.tenant = k.tenant AND i.key_hash = k.key_hash AND i.receipt = k.receipt
+            AND i.spent = 0
+    """,
+)
+_FORGET = PerRow(
+    sqlite="DELETE FROM answers WHERE receipt = ?",
+    postgres="DELETE FROM answers WHERE receipt = ANY ($1::bigint[])",
+)

@@ -417,6 +417,8 @@ def _connect(config: SqliteConfig, *, busy_s: float) -> _Connection:
         connection.pragma("cache_size", -_CACHE_KIB)
         connection.pragma("temp_store", "MEMORY")
         connection.pragma("trusted_schema", 0)
+        # What is erased must not live on in the file's free pages.
+        connection.pragma("secure_delete", 1)
     except apsw.Error as error:
         raise StorageUnavailable(f"Cannot open {config.path}: {error}") from error
     return connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from signet.storage.hashes import hash_text
 from signet.storage.tx import ReadTx
 
 
@@ -16,8 +17,9 @@ class Total(NamedTuple):
 
 
 class BilledReceipt(NamedTuple):
-    """One receipt with what it metered."""
+    """One receipt with what it metered; `number` grows in the order of writing."""
 
+    number: int
     receipt_hash: str
     ts_us: int
     kind: str
@@ -28,11 +30,48 @@ class BilledReceipt(NamedTuple):
 
 async def totals(tx: ReadTx, tenant: str, period: str) -> list[Total]:
     """The running totals ("vex", "fu") of a period: a few indexed rows, never a scan."""
-    raise NotImplementedError
+    return await tx.all(
+        Total,
+        """
+        SELECT meter, period, CAST(sum(units) AS BIGINT) FROM usage_totals
+        WHERE tenant = :tenant AND period = :period GROUP BY meter, period ORDER BY meter
+        """,
+        tenant=tenant,
+        period=period,
+    )
 
 
 async def billed_receipts(
     tx: ReadTx, tenant: str, period: str, *, after: int = 0, limit: int = 1000
 ) -> list[BilledReceipt]:
-    """A tenant's receipts that metered anything in a period, in the order they were written."""
-    raise NotImplementedError
+    """A tenant's receipts that metered anything in a period, in the order they were written.
+
+    Page on with `after` set to the last `number` seen.
+    """
+    return await tx.all(
+        _billed,
+        """
+        SELECT id, receipt_hash, ts_us, kind, outcome, vex_units, fu_tokens FROM receipts
+        WHERE tenant = :tenant AND period = :period AND id > :after
+            AND (vex_units > 0 OR fu_tokens > 0)
+        ORDER BY id LIMIT :limit
+        """,
+        tenant=tenant,
+        period=period,
+        after=after,
+        limit=limit,
+    )
+
+
+def _billed(
+    number: int,
+    receipt_hash: bytes,
+    ts_us: int,
+    kind: str,
+    outcome: str,
+    vex_units: int,
+    fu_tokens: int,
+) -> BilledReceipt:
+    return BilledReceipt(
+        number, hash_text(receipt_hash), ts_us, kind, outcome, vex_units, fu_tokens
+    )

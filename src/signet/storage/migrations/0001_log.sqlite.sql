@@ -68,6 +68,7 @@ CREATE TABLE answers (
     content_type TEXT NOT NULL,
     body BLOB
 ) STRICT;
+CREATE INDEX answers_age ON answers (ts_us);
 
 -- Normalised payloads with their salts. An erased body is NULL.
 CREATE TABLE payloads (

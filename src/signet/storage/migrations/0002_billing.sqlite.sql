@@ -1,0 +1,104 @@
+-- What was used, per UTC hour, as counted from the receipts.
+CREATE TABLE billing_hours (
+    tenant TEXT NOT NULL,
+    period TEXT NOT NULL,
+    meter TEXT NOT NULL,
+    hour INTEGER NOT NULL,
+    units INTEGER NOT NULL,
+    PRIMARY KEY (tenant, period, meter, hour)
+) STRICT, WITHOUT ROWID;
+
+-- How far the log has been counted: the id of the last receipt in billing_hours.
+CREATE TABLE billing_cursor (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    receipt INTEGER NOT NULL
+) STRICT;
+INSERT INTO billing_cursor VALUES (1, 0);
+
+-- The plans that periods were priced by, as documents that load again as the same plan.
+CREATE TABLE billing_plans (
+    cid TEXT PRIMARY KEY,
+    document BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One tenant's month: the plan it pinned at its first unit, and the units allocated so far.
+CREATE TABLE billing_periods (
+    tenant TEXT NOT NULL,
+    period TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    end_us INTEGER NOT NULL,
+    vex INTEGER NOT NULL,
+    fu INTEGER NOT NULL,
+    closed_us INTEGER,
+    PRIMARY KEY (tenant, period)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX billing_periods_open ON billing_periods (end_us) WHERE closed_us IS NULL;
+
+-- What Stripe should be told, and what it is known to have been told. `due_us` is NULL while there
+-- is nothing to send or `held` says why nothing may be sent. The flight_ columns are one message
+-- whose fate is not known yet.
+CREATE TABLE billing_windows (
+    tenant TEXT NOT NULL,
+    item TEXT NOT NULL,
+    hour INTEGER NOT NULL,
+    period TEXT NOT NULL,
+    meter TEXT NOT NULL,
+    value INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    sent_value INTEGER NOT NULL,
+    sent_version INTEGER NOT NULL,
+    dead_version INTEGER NOT NULL,
+    tries INTEGER NOT NULL,
+    flight_version INTEGER,
+    flight_value INTEGER,
+    flight_since_us INTEGER,
+    flight_attempt INTEGER,
+    due_us INTEGER,
+    settled_us INTEGER NOT NULL,
+    held TEXT,
+    reason TEXT,
+    PRIMARY KEY (tenant, item, hour, period)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX billing_windows_due ON billing_windows (tenant, item, due_us)
+    WHERE due_us IS NOT NULL;
+CREATE INDEX billing_windows_stuck ON billing_windows (tenant, item, hour)
+    WHERE held IS NOT NULL OR dead_version = version;
+CREATE INDEX billing_windows_period ON billing_windows (tenant, period, meter);
+
+-- Who may send for a customer and meter: at most one worker, until its lease ends.
+CREATE TABLE billing_lanes (
+    lane TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    fence INTEGER NOT NULL,
+    lease_until_us INTEGER NOT NULL,
+    stopped TEXT
+) STRICT, WITHOUT ROWID;
+
+-- Signed statements. A later revision adjusts an earlier one and never replaces it.
+CREATE TABLE billing_statements (
+    tenant TEXT NOT NULL,
+    period TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    upto INTEGER NOT NULL,
+    created_us INTEGER NOT NULL,
+    document BLOB NOT NULL,
+    PRIMARY KEY (tenant, period, revision)
+) STRICT, WITHOUT ROWID;
+
+-- What tenants are told, once each; `mark` is what makes an event the same event.
+CREATE TABLE tenant_events (
+    id INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    mark TEXT NOT NULL,
+    at_us INTEGER NOT NULL,
+    document BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX tenant_events_mark ON tenant_events (tenant, kind, mark);
+CREATE INDEX tenant_events_order ON tenant_events (tenant, id);
+
+-- The name under which this database speaks to Stripe; drawn anew after a restore.
+CREATE TABLE billing_deployment (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    name TEXT NOT NULL
+) STRICT;
