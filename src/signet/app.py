@@ -123,6 +123,7 @@ async def open_gateway(
                 ),
                 max_depth=settings.exchange.max_depth,
             ),
+            database=database,
             committer=committer,
             issuer=settings.identity.issuer,
             canon_profile=settings.exchange.canon_profile,

@@ -6,6 +6,7 @@ whoever comes second gets the first one's answer, byte for byte.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final, assert_never
 
@@ -19,10 +20,15 @@ from signet.gateway.sealing import Draft, pending, salted_id
 from signet.receipts.canonical import parse
 from signet.receipts.errors import ReceiptError
 from signet.storage import exchanges as stored
+from signet.storage import idempotency
 from signet.storage.committer import Committer
+from signet.storage.database import Database
+from signet.storage.errors import StorageError
 from signet.storage.exchanges import Answer
 
 ROUTE: Final = "POST /v1/exchange"
+_COMMIT_AGAIN_S: Final = (0.1, 0.5, 2.0)
+"""When to try again to commit what has already been done outside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +57,7 @@ class Exchanges:
     """The use case behind `POST /v1/exchange`."""
 
     pipeline: Pipeline
+    database: Database
     committer: Committer
     issuer: str
     canon_profile: str
@@ -77,19 +84,44 @@ class Exchanges:
     async def _commit(self, call: Call, decision: Decision) -> Answered | NotAccepted:
         """Write the decision down; what was sent under a claim no longer minds a moved chain."""
         draft = Draft(subject=call.subject, decision=decision)
-        expected = call.envelope.expected_prev if decision.fence is None else "any"
-        result = await self.committer.commit(pending(draft, expected=expected))
-        match result:
-            case stored.Committed(sealed=sealed):
-                trace_id = call.subject.trace_id
-                return Answered(
-                    answer=sealed.answer, trace_id=trace_id, replayed=False, decision=decision
-                )
-            case stored.FenceLost():
-                await self.committer.commit(pending(draft, kind="resolution", expected="any"))
-                return _known(stored.InFlight(retry_after_s=1.0))
-            case _:
-                return _known(result)
+        if decision.fence is None:
+            result = await self.committer.commit(
+                pending(draft, expected=call.envelope.expected_prev)
+            )
+        else:
+            result = await self._commit_sent(draft)
+        if isinstance(result, stored.Committed):
+            trace_id = call.subject.trace_id
+            return Answered(
+                answer=result.sealed.answer, trace_id=trace_id, replayed=False, decision=decision
+            )
+        return _known(result)
+
+    async def _commit_sent(self, draft: Draft) -> stored.Committed | stored.Known:
+        """Write down what was done outside, as long as the lease lets us; then it is recovery's.
+
+        A sender that comes too late adds what it learned as a `resolution`, and tells its caller
+        what the one receipt of this exchange says.
+        """
+        for pause_s in (*_COMMIT_AGAIN_S, None):
+            try:
+                result = await self.committer.commit(pending(draft, expected="any"))
+            except StorageError:
+                if pause_s is None:
+                    raise
+                await asyncio.sleep(pause_s)
+            else:
+                break
+        else:
+            raise AssertionError("the last attempt returns or raises")
+        if isinstance(result, stored.FenceLost | stored.ChainMoved):
+            await self.committer.commit(pending(draft, kind="resolution", expected="any"))
+            subject = draft.subject
+            known = await self.database.read_current(
+                idempotency.lookup, subject.tenant, subject.key_hash, subject.fingerprint
+            )
+            return known or stored.InFlight(retry_after_s=1.0)
+        return result
 
     def _accept(
         self, principal: Principal, key: str | None, body: bytes, traceparent: str | None
