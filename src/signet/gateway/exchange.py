@@ -24,7 +24,7 @@ from signet.storage import idempotency
 from signet.storage.committer import Committer
 from signet.storage.database import Database
 from signet.storage.errors import StorageError
-from signet.storage.exchanges import Answer
+from signet.storage.exchanges import Answer, PendingExchange
 
 ROUTE: Final = "POST /v1/exchange"
 _COMMIT_AGAIN_S: Final = (0.1, 0.5, 2.0)
@@ -82,14 +82,15 @@ class Exchanges:
         return await self._commit(call, decision)
 
     async def _commit(self, call: Call, decision: Decision) -> Answered | NotAccepted:
-        """Write the decision down; what was sent under a claim no longer minds a moved chain."""
+        """Write the decision down and tell what came of it."""
         draft = Draft(subject=call.subject, decision=decision)
         if decision.fence is None:
-            result = await self.committer.commit(
-                pending(draft, expected=call.envelope.expected_prev)
-            )
+            expected = call.envelope.expected_prev
+            result = await self.committer.commit(pending(draft, expected=expected))
         else:
-            result = await self._commit_sent(draft)
+            result = await self._commit_patiently(pending(draft, expected="any"))
+        if isinstance(result, stored.FenceLost):
+            result = await self._resolve(draft)
         if isinstance(result, stored.Committed):
             trace_id = call.subject.trace_id
             return Answered(
@@ -97,31 +98,23 @@ class Exchanges:
             )
         return _known(result)
 
-    async def _commit_sent(self, draft: Draft) -> stored.Committed | stored.Known:
-        """Write down what was done outside, as long as the lease lets us; then it is recovery's.
-
-        A sender that comes too late adds what it learned as a `resolution`, and tells its caller
-        what the one receipt of this exchange says.
-        """
-        for pause_s in (*_COMMIT_AGAIN_S, None):
+    async def _commit_patiently(self, sent: PendingExchange) -> stored.Result:
+        """Commit what has been done outside; if that cannot be, recovery ends it after the lease."""
+        for pause_s in _COMMIT_AGAIN_S:
             try:
-                result = await self.committer.commit(pending(draft, expected="any"))
+                return await self.committer.commit(sent)
             except StorageError:
-                if pause_s is None:
-                    raise
                 await asyncio.sleep(pause_s)
-            else:
-                break
-        else:
-            raise AssertionError("the last attempt returns or raises")
-        if isinstance(result, stored.FenceLost | stored.ChainMoved):
-            await self.committer.commit(pending(draft, kind="resolution", expected="any"))
-            subject = draft.subject
-            known = await self.database.read_current(
-                idempotency.lookup, subject.tenant, subject.key_hash, subject.fingerprint
-            )
-            return known or stored.InFlight(retry_after_s=1.0)
-        return result
+        return await self.committer.commit(sent)
+
+    async def _resolve(self, draft: Draft) -> stored.Known:
+        """Recovery was first: add what this late sender learned, and tell what the receipt says."""
+        await self.committer.commit(pending(draft, kind="resolution", expected="any"))
+        subject = draft.subject
+        known = await self.database.read_current(
+            idempotency.lookup, subject.tenant, subject.key_hash, subject.fingerprint
+        )
+        return known or stored.InFlight(retry_after_s=1.0)
 
     def _accept(
         self, principal: Principal, key: str | None, body: bytes, traceparent: str | None
