@@ -99,7 +99,7 @@ class Exchanges:
         return _known(result)
 
     async def _commit_patiently(self, sent: PendingExchange) -> stored.Result:
-        """Commit what has been done outside; if that cannot be, recovery ends it after the lease."""
+        """Commit what was done outside; where that cannot be, recovery ends it after the lease."""
         for pause_s in _COMMIT_AGAIN_S:
             try:
                 return await self.committer.commit(sent)
