@@ -325,13 +325,33 @@ class Ledger:
         start, end = int(params["start_time"]), int(params["end_time"])
         if start % 60 or end % 60:
             raise Refused(400, "start_time and end_time must be aligned with minute boundaries.")
-        units = self.units(params["customer"], meter["id"], start, end)
-        summary = {
-            "id": "mtrusg_1", "object": "billing.meter_event_summary", "livemode": False,
-            "aggregated_value": float(units), "start_time": start, "end_time": end,
-            "meter": meter["id"],
-        }  # fmt: skip
-        return _list("/v1/billing/meters/event_summaries", summary)
+        step = {"hour": 3600, "day": DAY_S}.get(params.get("value_grouping_window", ""))
+        if step is None:
+            spans = [(start, end)]
+        elif start % step or end % step:
+            raise Refused(400, "start_time and end_time must be aligned with the window.")
+        else:
+            spans = [(at, at + step) for at in range(start, end, step)]
+        summaries = [
+            {
+                "id": f"mtrusg_{first}", "object": "billing.meter_event_summary",
+                "livemode": False, "meter": meter["id"], "start_time": first, "end_time": last,
+                "aggregated_value": float(
+                    self.units(params["customer"], meter["id"], first, last)
+                ),
+            }
+            for first, last in reversed(spans)
+        ]  # fmt: skip
+        return self._page("/v1/billing/meters/event_summaries", summaries, params)
+
+    def _page(self, url: str, entries: list[dict[str, Any]], params: Params) -> dict[str, Any]:
+        """Return one page of a list, the newest entries first, after the given one."""
+        after = params.get("starting_after")
+        ids = [entry["id"] for entry in entries]
+        begin = ids.index(after) + 1 if after else 0
+        limit = int(params.get("limit", "10"))
+        rest = entries[begin:]
+        return _list(url, *rest[:limit]) | {"has_more": len(rest) > limit}
 
     def _create_record(self, item: dict[str, Any], params: Params) -> dict[str, Any]:
         quantity, timestamp = params.get("quantity", ""), self._record_time(item, params)

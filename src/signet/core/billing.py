@@ -11,6 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
@@ -128,6 +129,51 @@ class Route:
     def overwrites(self) -> bool:
         """Tell whether a second message for an hour replaces the first."""
         return self.mode != "sum"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One configured item: what the reserved-capacity document expects Stripe to say.
+
+    `price` is None for a reserve, whose price at Stripe is nobody's business here.
+    """
+
+    item: str
+    customer: str | None
+    price: Decimal | None
+    currency: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """The item's route. `remarks` say what could not be compared."""
+
+    route: Route
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unusable:
+    """Stripe definitely says otherwise than the configuration; `detail` is a whole sentence."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreachable:
+    """Stripe could not be asked. It proves nothing, so the lane waits and the gateway serves."""
+
+    detail: str
+
+
+Resolution = Resolved | Unusable | Unreachable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """How many units Stripe holds."""
+
+    units: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

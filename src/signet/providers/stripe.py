@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from types import MappingProxyType
 from typing import Final, NoReturn, cast
 
 import stripe
@@ -23,10 +23,16 @@ from signet.core.billing import (
     Answer,
     DeadLetter,
     Delivered,
+    Held,
     LaneStopped,
+    Resolution,
+    Resolved,
     Retry,
     Route,
+    Unreachable,
+    Unusable,
     UsageEvent,
+    Wanted,
 )
 from signet.core.pricing import decimal_text
 from signet.core.units import exponent
@@ -40,55 +46,11 @@ LEGACY_VERSION: Final = "2025-02-24.acacia"
 LIMITS: Final = OperatorLimits(
     deadline_s=20.0, connect_s=5.0, max_request_bytes=64 * 1024, max_response_bytes=1024 * 1024
 )
+_MAX_PAGES: Final = 40
 _DUPLICATE: Final = "An event already exists with identifier"
 # Amounts of these are spelled at Stripe with other decimals than ISO 4217 gives the currency, so a
 # difference in price would prove nothing.
 _OWN_DECIMALS: Final = frozenset({"HUF", "ISK", "MGA", "TWD", "UGX"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """One configured item: what the reserved-capacity document expects Stripe to say.
-
-    `price` is None for a reserve, whose price at Stripe is nobody's business here.
-    """
-
-    item: str
-    customer: str | None
-    price: Decimal | None
-    currency: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
-    """The item's route. `remarks` say what could not be compared."""
-
-    route: Route
-    remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unusable:
-    """Stripe definitely says otherwise than the configuration; `detail` is a whole sentence."""
-
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unreachable:
-    """Stripe could not be asked. It proves nothing, so the lane waits and the gateway serves."""
-
-    detail: str
-
-
-Resolution = Resolved | Unusable | Unreachable
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
-    """How many units Stripe holds."""
-
-    units: int
 
 
 class StripeBiller:
@@ -165,7 +127,7 @@ class StripeBiller:
 
     async def _require_sum(self, price: str) -> None:
         """Refuse a legacy price that does not add up its usage records over the month."""
-        found = await self._get(f"/v1/prices/{price}", version=LEGACY_VERSION)
+        found = await self._get(f"/v1/prices/{price}", {"stripe_version": LEGACY_VERSION})
         how = _object(found, "recurring").get("aggregate_usage")
         if how not in (None, "sum"):
             raise _Mismatch(f"its price aggregates usage by {how!r}; only sum adds up to overage.")
@@ -239,44 +201,69 @@ class StripeBiller:
         )
         return isinstance(document, dict) and document.get("quantity") == event.value
 
-    async def counted(self, route: Route, start_s: int, end_s: int) -> Counted | Unreachable:
-        """Ask how many units Stripe holds for a route between two instants (UTC hours).
+    # What Stripe holds. Its view is eventually consistent: it adds events up after it took them.
 
-        The view is eventually consistent: Stripe aggregates events after it took them.
-        """
+    async def held(self, route: Route, start_s: int, end_s: int) -> Held | Unreachable:
+        """Ask how many units Stripe holds for a route between two UTC hours."""
         try:
             if route.mode == "legacy":
-                return await self._counted_records(route, start_s, end_s)
-            found = await self._get(
-                f"/v1/billing/meters/{route.meter}/event_summaries",
-                customer=route.customer,
-                start_time=start_s,
-                end_time=end_s,
-            )
-            return Counted(units=sum(_whole(s, "aggregated_value") for s in _data(found)))
+                return await self._held_records(route, start_s, end_s)
+            page = await self._summaries(route, start_s, end_s)
+            return Held(units=sum(_whole(summary, "aggregated_value") for summary in _data(page)))
         except (_Unreadable, stripe.StripeError) as error:
             return Unreachable(detail=_sentence(error))
 
-    async def _counted_records(self, route: Route, start_s: int, end_s: int) -> Counted:
+    async def held_by_hour(
+        self, route: Route, start_s: int, end_s: int
+    ) -> Mapping[int, int] | Unreachable:
+        """Ask the same for each UTC hour; hours without units may be left out.
+
+        A legacy item's records cannot be read back one by one, so its hours are unreachable.
+        """
+        if route.mode == "legacy":
+            return Unreachable(detail="Usage records cannot be read back by the hour.")
+        hours: dict[int, int] = {}
+        cursor: dict[str, str] = {}
+        try:
+            # A month has at most 745 hours; the bound ends a list that never does.
+            for _ in range(_MAX_PAGES):
+                page = await self._summaries(
+                    route, start_s, end_s, value_grouping_window="hour", limit=100, **cursor
+                )
+                for summary in _data(page):
+                    hours[_whole(summary, "start_time")] = _whole(summary, "aggregated_value")
+                    cursor = {"starting_after": _text(summary, "id")}
+                if page.get("has_more") is not True:
+                    return hours
+        except (_Unreadable, stripe.StripeError) as error:
+            return Unreachable(detail=_sentence(error))
+        return Unreachable(detail="Stripe's list of hours does not end.")
+
+    async def _summaries(
+        self, route: Route, start_s: int, end_s: int, **params: str | int
+    ) -> Mapping[str, Json]:
+        span = {"customer": route.customer, "start_time": start_s, "end_time": end_s}
+        path = f"/v1/billing/meters/{route.meter}/event_summaries"
+        return await self._get(path, {**span, **params})
+
+    async def _held_records(self, route: Route, start_s: int, end_s: int) -> Held:
         """Read the summary of the subscription's billing cycle that the hours lie in."""
         found = await self._get(
             f"/v1/subscription_items/{route.meter}/usage_record_summaries",
-            version=LEGACY_VERSION,
-            limit=100,
+            {"limit": 100, "stripe_version": LEGACY_VERSION},
         )
         for summary in _data(found):
             cycle = _object(summary, "period")
             first, last = cycle.get("start"), cycle.get("end")
             begun = not isinstance(first, int) or first <= start_s
             if begun and (not isinstance(last, int) or last >= end_s):
-                return Counted(units=_whole(summary, "total_usage"))
+                return Held(units=_whole(summary, "total_usage"))
         raise _Unreadable("its billing cycle is not the tenant's calendar month.")
 
     async def _get(
-        self, path: str, *, version: str | None = None, **params: str | int
+        self, path: str, params: Mapping[str, str | int] = MappingProxyType({})
     ) -> Mapping[str, Json]:
-        options = {} if version is None else {"stripe_version": version}
-        document = await self._call("get", path, {**params, **options})
+        document = await self._call("get", path, params)
         if not isinstance(document, dict):
             raise _Unreadable("Stripe answered with something other than an object.")
         return document

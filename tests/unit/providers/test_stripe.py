@@ -16,22 +16,20 @@ from tests.stripe_double.server import Fault, StripeDouble
 from signet.core.billing import (
     DeadLetter,
     Delivered,
+    Held,
     LaneStopped,
+    Resolution,
+    Resolved,
     Retry,
     Route,
+    Unreachable,
+    Unusable,
     UsageEvent,
+    Wanted,
     hour_of,
 )
 from signet.providers.operator_http import OperatorLimits
-from signet.providers.stripe import (
-    Counted,
-    Resolution,
-    Resolved,
-    StripeBiller,
-    Unreachable,
-    Unusable,
-    Wanted,
-)
+from signet.providers.stripe import StripeBiller
 
 pytestmark = pytest.mark.anyio
 
@@ -223,7 +221,7 @@ async def test_overwriting_counts_the_newest_total(world: World, item: str) -> N
         sent = event(route, value, identifier)
         assert await world.biller.send(sent) == Delivered()
     assert world.ledger.units("cus_1", route.meter) == 7
-    assert await world.biller.counted(route, HOUR, HOUR + 3600) == Counted(units=7)
+    assert await world.biller.held(route, HOUR, HOUR + 3600) == Held(units=7)
 
 
 async def test_adding_counts_the_differences(world: World) -> None:
@@ -231,7 +229,7 @@ async def test_adding_counts_the_differences(world: World) -> None:
     route = await world.route("si_sum")
     for identifier, value in (("a", 5), ("b", 9), ("c", -2)):
         assert await world.biller.send(event(route, value, identifier)) == Delivered()
-    assert await world.biller.counted(route, HOUR, HOUR + 3600) == Counted(units=12)
+    assert await world.biller.held(route, HOUR, HOUR + 3600) == Held(units=12)
 
 
 @pytest.mark.parametrize("item", ["si_window", "si_sum", "si_legacy"])
@@ -381,11 +379,28 @@ async def test_what_stripe_holds_may_be_unknowable(world: World, item: str) -> N
     """A failed question proves nothing; a billing cycle that is not the month is said so."""
     route = await world.route(item)
     world.double.faults = lambda _: "500"
-    assert isinstance(await world.biller.counted(route, HOUR, HOUR + 3600), Unreachable)
+    assert isinstance(await world.biller.held(route, HOUR, HOUR + 3600), Unreachable)
     world.double.faults = lambda _: None
     world.ledger.objects["si_legacy"]["current_period_start"] = HOUR + 1
-    found = await world.biller.counted(route, HOUR, HOUR + 3600)
-    assert isinstance(found, Counted if item == "si_window" else Unreachable)
+    found = await world.biller.held(route, HOUR, HOUR + 3600)
+    assert isinstance(found, Held if item == "si_window" else Unreachable)
+
+
+@pytest.mark.parametrize("item", ["si_window", "si_sum"])
+async def test_a_month_is_read_back_by_the_hour(world: World, item: str) -> None:
+    """All pages of a month's hours are read, and each hour's units come back."""
+    route = await world.route(item)
+    for n in range(250):
+        sent = event(route, n + 1, f"id{n}", timestamp_s=HOUR - n * 3600)
+        assert await world.biller.send(sent) == Delivered()
+    hours = await world.biller.held_by_hour(route, HOUR - 249 * 3600, HOUR + 3600)
+    assert hours == {HOUR - n * 3600: n + 1 for n in range(250)}
+
+
+async def test_usage_records_cannot_be_read_back(world: World) -> None:
+    """Nobody can say what a legacy item holds for one hour, and nobody pretends to."""
+    route = await world.route("si_legacy")
+    assert isinstance(await world.biller.held_by_hour(route, HOUR, HOUR + 3600), Unreachable)
 
 
 def test_every_fault_of_the_double_is_used() -> None:
