@@ -27,6 +27,9 @@ Token = str | int
 
 MAX_EXPRESSION = 500
 
+# Each node may visit every element of a payload once.
+_MAX_NODES = 60
+
 
 class PathInvalid(SignetError):
     """The expression is not JMESPath, or not of the part of it that is offered here."""
@@ -87,11 +90,24 @@ def _parse(expression: str) -> _Node:
     if len(expression) > MAX_EXPRESSION:
         raise PathInvalid(f"The expression is longer than {MAX_EXPRESSION} characters.")
     try:
-        return _node(cast("object", Parser().parse(expression).parsed))
+        root = _node(cast("object", Parser().parse(expression).parsed))
     # The library lets an IndexError or a ValueError pass for some broken literals, and its
     # recursive descent meets Python's limit on deep nesting.
     except (JMESPathError, ValueError, IndexError, RecursionError) as error:
         raise PathInvalid(f"{expression!r} is not JMESPath: {error}"[:300]) from error
+    if _size(root) > _MAX_NODES:
+        raise PathInvalid(f"The expression has more than {_MAX_NODES} parts.")
+    return root
+
+
+def _size(root: _Node) -> int:
+    waiting, count = [root], 0
+    while waiting:
+        count += 1
+        # A slice's children are its three bounds.
+        children = waiting.pop().children
+        waiting.extend(_node(child) for child in children if isinstance(child, dict))
+    return count
 
 
 def _node(raw: object) -> _Node:

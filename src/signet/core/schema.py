@@ -21,6 +21,7 @@ import jsonschema_rs
 
 from signet.core.errors import Fault, SignetError
 from signet.receipts.canonical import Json, canonicalize, content_id, pointer
+from signet.receipts.errors import ReceiptError
 
 FAULT_LIMIT = 20
 
@@ -87,7 +88,10 @@ class Schema:
             raise _invalid(name, pointer(*error.instance_path), error.message) from error
         except (ValueError, jsonschema_rs.ReferencingError) as error:
             raise _invalid(name, "", str(error)) from error
-        canonical = canonicalize(document)
+        try:
+            canonical = canonicalize(document)
+        except ReceiptError as error:
+            raise _invalid(name, error.pointer, error.detail) from error
         carries_text = b'"contentMediaType"' in canonical
         return cls(
             name=name,
@@ -184,9 +188,11 @@ def _got(value: Json, path: list[str | int]) -> str:
         return f"object with {len(value)} members"
     if isinstance(value, list):
         return f"array with {len(value)} elements"
-    if isinstance(value, str) and len(value) > _GOT_LIMIT:
-        return f"string of {len(value)} characters"
-    return canonicalize(value).decode()[:_GOT_LIMIT]
+    if isinstance(value, str):
+        return f'"{value}"' if len(value) <= _GOT_LIMIT else f"string of {len(value)} characters"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)[:_GOT_LIMIT]
 
 
 def _short(text: str) -> str:
