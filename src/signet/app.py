@@ -30,8 +30,10 @@ from signet.egress import Policy, PolicyInvalid
 from signet.egress.address import AddressRules
 from signet.egress.client import EgressClient
 from signet.egress.limits import Limits
+from signet.gateway.claims import Claims
 from signet.gateway.exchange import Exchanges
 from signet.gateway.exports import Exports
+from signet.gateway.fallback import Fallback
 from signet.gateway.forwarding import Forwarder
 from signet.gateway.pipeline import Pipeline
 from signet.gateway.policies import Policies
@@ -52,6 +54,7 @@ from signet.workers.ownership import is_dead, this_process
 from signet.workers.runner import Worker, run_worker
 
 REGISTRY_SUFFIXES = (".schema.json", ".map.json", ".tool.json")
+_LEASE_MORE_S = 30.0  # how much longer a claim lasts than the network work under it
 SIGNING_KEY_FILE = "signing-key"
 
 
@@ -97,7 +100,9 @@ async def open_gateway(
         clock=_now_us,
         dice=secrets.token_bytes,
     )
-    owner = this_process()
+    claims = Claims(
+        owner=this_process(), lease_us=int((settings.egress.forward_s + _LEASE_MORE_S) * 1_000_000)
+    )
     async with (
         open_database(storage_config(settings)) as database,
         open_committer(database, sealer) as committer,
@@ -112,10 +117,17 @@ async def open_gateway(
                     pool=mappings, timeout_s=settings.exchange.mapping_timeout_s
                 ),
                 policies=policies,
+                fallback=Fallback(
+                    provider=None,
+                    database=database,
+                    claims=claims,
+                    clock=_now_us,
+                    max_depth=settings.exchange.max_depth,
+                ),
                 forwarder=Forwarder(
                     database=database,
                     sender=sending,
-                    owner=owner,
+                    claims=claims,
                     deadline_s=settings.egress.forward_s,
                     clock=_now_us,
                     monotonic=time.monotonic,
@@ -135,7 +147,8 @@ async def open_gateway(
             database=database,
             committer=committer,
             sender=sending,
-            owner=owner,
+            owner=claims.owner,
+            lease_us=claims.lease_us,
             is_dead=is_dead,
             deadline_s=settings.egress.forward_s,
         )
@@ -171,7 +184,10 @@ async def open_gateway(
         async with asyncio.TaskGroup() as tasks:
             workers = [
                 tasks.create_task(run_worker(worker, log), name=worker.name)
-                for worker in (Worker(name="recovery", work=recovery.run_once, every_s=5.0),)
+                for worker in (
+                    Worker(name="recovery", work=recovery.run_once, every_s=5.0),
+                    Worker(name="holds", work=recovery.settle_holds, every_s=10.0),
+                )
             ]
             yield gateway
             for worker in workers:

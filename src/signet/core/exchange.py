@@ -160,6 +160,7 @@ class Decision:
     normalized: bytes | None
     policy: PolicyVerdict | None
     members: Mapping[str, Json]
+    fu_tokens: int = 0
     forwarded: Mapping[str, Json] | None = None
     fence: int | None = None
 

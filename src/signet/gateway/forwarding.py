@@ -30,20 +30,18 @@ from signet.egress import (
 )
 from signet.egress import Outcome as SendOutcome
 from signet.egress.signing import forward_headers, traceparent
-from signet.gateway.intents import Intent
+from signet.gateway.claims import Claims, Step
 from signet.gateway.ports import Clock
 from signet.gateway.stages import Sheet
 from signet.receipts.canonical import Json, content_id
-from signet.storage import idempotency, receipts
+from signet.storage import receipts
 from signet.storage.database import Database
 from signet.storage.exchanges import ChainMoved, Head, Known
-from signet.storage.idempotency import Claim, Claimed
+from signet.storage.idempotency import Claimed
 from signet.storage.tx import Tx
 
-LEASE_BEYOND_DEADLINE_S: Final = 30.0
-"""How much longer than the whole forward a claim lasts."""
-_LAST_MOMENT_S: Final = 5.0
-"""With less than this left of its lease, a sender does not begin."""
+_MARGIN_S: Final = 5.0
+"""A sender begins only if its lease holds for the whole forward and this much longer."""
 
 
 class Sender(Protocol):
@@ -69,7 +67,7 @@ class Forwarder:
 
     database: Database
     sender: Sender
-    owner: str
+    claims: Claims
     deadline_s: float
     clock: Clock
     monotonic: Callable[[], float]
@@ -101,7 +99,7 @@ class Forwarder:
         if not isinstance(claimed, _ReadyToSend):
             return claimed
         sheet.fence = claimed.fence
-        lease_ends = leased_at + self.deadline_s + LEASE_BEYOND_DEADLINE_S - _LAST_MOMENT_S
+        lease_ends = leased_at + self.claims.lease_us / 1_000_000 - self.deadline_s - _MARGIN_S
         outcome = await self.sender.send(
             target,
             sheet.normalized,
@@ -120,34 +118,15 @@ class Forwarder:
         self, tx: Tx, sheet: Sheet, idempotent: bool, secrets: tuple[str, ...]
     ) -> _ReadyToSend | Known | ChainMoved:
         """Take the key and write the intent down, in one transaction; nothing is sent before."""
-        call, subject = sheet.call, sheet.call.subject
+        subject = sheet.call.subject
         head = await receipts.head(tx, subject.tenant, subject.trace_id)
-        expected = call.envelope.expected_prev
+        expected = sheet.call.envelope.expected_prev
         if expected != "any" and expected != (head.receipt_hash if head else None):
             return ChainMoved(head=head)
         headers = self._headers(sheet, head, secrets)
-        intent = Intent(
-            subject=subject,
-            normalized=sheet.normalized,
-            policy=sheet.policy,
-            members=dict(sheet.members),
-            url=call.envelope.forward_url,
-            headers=headers,
-            idempotent=idempotent,
-        )
-        claimed = await idempotency.claim(
-            tx,
-            Claim(
-                tenant=subject.tenant,
-                trace_id=subject.trace_id,
-                key_hash=subject.key_hash,
-                fingerprint=subject.fingerprint,
-                owner=self.owner,
-                lease_us=int((self.deadline_s + LEASE_BEYOND_DEADLINE_S) * 1_000_000),
-                intent=intent.encode(),
-                spends_key=True,
-            ),
-        )
+        url = sheet.call.envelope.forward_url
+        step = Step(spends_key=True, url=url, headers=headers, idempotent=idempotent)
+        claimed = await self.claims.take(tx, sheet, step)
         if isinstance(claimed, Claimed):
             return _ReadyToSend(fence=claimed.fence, headers=headers)
         return claimed

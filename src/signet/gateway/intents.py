@@ -22,6 +22,7 @@ class Intent:
     normalized: bytes | None
     policy: PolicyVerdict | None
     members: dict[str, Json]
+    fu_tokens: int
     url: str | None
     headers: dict[str, str]
     idempotent: bool
@@ -42,6 +43,7 @@ class Intent:
             "normalized": None if self.normalized is None else self.normalized.decode(),
             "policy": None if self.policy is None else self.policy.document(),
             "members": self.members,
+            "fu_tokens": self.fu_tokens,
             "url": self.url,
             "headers": dict(self.headers),
             "idempotent": self.idempotent,
@@ -72,6 +74,7 @@ class Intent:
             normalized=normalized.encode() if isinstance(normalized, str) else None,
             policy=_policy(policy) if isinstance(policy, dict) else None,
             members=cast(dict[str, Json], document["members"]),
+            fu_tokens=cast(int, document["fu_tokens"]),
             url=cast(str | None, document["url"]),
             headers=cast(dict[str, str], document["headers"]),
             idempotent=document["idempotent"] is True,

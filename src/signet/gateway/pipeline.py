@@ -10,6 +10,7 @@ from typing import Final
 from signet.core.exchange import Call, Decision, Outcome, Refusal
 from signet.core.registry import Registry
 from signet.gateway import stages
+from signet.gateway.fallback import Fallback
 from signet.gateway.forwarding import Forwarder
 from signet.gateway.policies import Policies
 from signet.gateway.ports import MappingRunner
@@ -27,6 +28,7 @@ class Pipeline:
     registry: Registry
     mapping_runner: MappingRunner
     policies: Policies
+    fallback: Fallback
     forwarder: Forwarder
     max_depth: int
 
@@ -38,6 +40,8 @@ class Pipeline:
         sheet = Sheet(call=call)
         ending = (
             await self._pure(self._understand, sheet)
+            or await self.fallback.mend(sheet)
+            or await self._pure(stages.check_arguments, sheet)
             or await stages.map_payload(sheet, self.mapping_runner)
             or await self._pure(self._conclude, sheet)
             or await self.forwarder.forward(sheet, self.policies.of(call.principal))
@@ -52,7 +56,6 @@ class Pipeline:
             or stages.find_route(sheet, self.registry)
             or stages.check_input(sheet)
             or stages.read_arguments(sheet, self.max_depth)
-            or stages.check_arguments(sheet)
         )
 
     def _conclude(self, sheet: Sheet) -> Refusal | None:
@@ -78,6 +81,7 @@ def _decision(sheet: Sheet, refusal: Refusal | None) -> Decision:
         normalized=sheet.normalized,
         policy=sheet.policy,
         members=sheet.members,
+        fu_tokens=sheet.fu_tokens,
         forwarded=sheet.forwarded,
         fence=sheet.fence,
     )

@@ -13,11 +13,11 @@ from typing import Final
 
 from signet.core.exchange import Decision, Outcome, Refusal
 from signet.egress import Policy, Responded, TargetInvalid, as_forwarded, parse_target
-from signet.gateway.forwarding import LEASE_BEYOND_DEADLINE_S, Sender, receipted, refusal_of
+from signet.gateway.forwarding import Sender, receipted, refusal_of
 from signet.gateway.intents import Intent
 from signet.gateway.sealing import Draft, pending
 from signet.receipts.canonical import Json
-from signet.storage import idempotency
+from signet.storage import idempotency, quota
 from signet.storage.committer import Committer
 from signet.storage.database import Database
 from signet.storage.idempotency import Orphan
@@ -34,6 +34,7 @@ class Recovery:
     committer: Committer
     sender: Sender
     owner: str
+    lease_us: int
     is_dead: Callable[[str], bool]
     deadline_s: float
 
@@ -46,10 +47,16 @@ class Recovery:
             await self._end(orphan)
         return len(orphans)
 
+    async def settle_holds(self) -> int:
+        """Count in full the fallback holds that nobody settled in time; return how many.
+
+        Their calls may have been made, and a quota that forgets spent tokens is none.
+        """
+        return await self.database.transact(_settle_expired)
+
     async def _take(self, tx: Tx, dead: Sequence[str]) -> list[Orphan]:
-        lease_us = int((self.deadline_s + LEASE_BEYOND_DEADLINE_S) * 1_000_000)
         return await idempotency.take_expired(
-            tx, owner=self.owner, lease_us=lease_us, limit=_BATCH, dead=dead
+            tx, owner=self.owner, lease_us=self.lease_us, limit=_BATCH, dead=dead
         )
 
     async def _end(self, orphan: Orphan) -> None:
@@ -87,24 +94,33 @@ class Recovery:
                 **_policy_member(intent),
                 "forwarded": {**receipted(outcome, intent.normalized), "attempt": 2},
             },
+            fu_tokens=intent.fu_tokens,
             forwarded=dict(as_forwarded(outcome).items()),  # pyright: ignore[reportArgumentType] - a TypedDict of JSON values
             fence=orphan.fence,
         )
 
 
+async def _settle_expired(tx: Tx) -> int:
+    left = await quota.expired(tx, _BATCH)
+    for hold in left:
+        await quota.settle(tx, hold.hold_id, used=hold.tokens, estimated=True)
+    return len(left)
+
+
 def _unknown(intent: Intent, orphan: Orphan) -> Decision:
-    detail = "the gateway stopped while the request was under way: it may have happened"
+    if intent.url is None:
+        code, reason = "fallback_interrupted", "fallback_interrupted"
+        detail = "the gateway stopped while the fallback was asked; nothing was forwarded"
+    else:
+        code, reason = "forward_outcome_unknown", "SENDER_DIED"
+        detail = "the gateway stopped while the request was under way: it may have happened"
     return Decision(
         outcome=Outcome.UNKNOWN,
-        refusal=Refusal(
-            code="forward_outcome_unknown",
-            detail=detail,
-            outcome=Outcome.UNKNOWN,
-            reason="SENDER_DIED",
-        ),
+        refusal=Refusal(code=code, detail=detail, outcome=Outcome.UNKNOWN, reason=reason),
         normalized=intent.normalized,
         policy=intent.policy,
         members={**intent.members, **_policy_member(intent)},
+        fu_tokens=intent.fu_tokens,
         fence=orphan.fence,
     )
 

@@ -56,6 +56,8 @@ class Sealer:
         now = timestamp(now_us)
         hop = head.hop + 1 if head else 1
         units = int(decision.outcome is Outcome.ALLOWED and pending.kind == "exchange")
+        # A later receipt about the same exchange meters nothing: its units were counted once.
+        fu_tokens = decision.fu_tokens if pending.kind == "exchange" else 0
         members: dict[str, Json] = {
             "v": _VERSION,
             "iss": self.issuer,
@@ -72,7 +74,7 @@ class Sealer:
             "algo": "sha256",
             "payload_type": subject.payload_type,
             "target_type": subject.target_type,
-            "fu_tokens": 0,
+            "fu_tokens": fu_tokens,
             "vex_units": units,
             "idempotency_key_hash": subject.key_hash.hex(),
             "nonce": self.dice(16).hex(),
@@ -91,7 +93,7 @@ class Sealer:
             kind=pending.kind,
             outcome=decision.outcome.value,
             vex_units=units,
-            fu_tokens=0,
+            fu_tokens=fu_tokens,
             period=now[:7],
             answer=self.render(decision, receipt, trace_id=subject.trace_id),
             payload_cid=cid,

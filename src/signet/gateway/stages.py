@@ -17,7 +17,8 @@ from signet.core.toolcalls import with_parsed
 from signet.core.transform import Fields, JSONata, Mapped, MappingFailed
 from signet.egress import Policy
 from signet.gateway.ports import MappingRunner, MappingStopped
-from signet.receipts.canonical import Json, canonicalize, normalize, parse
+from signet.gateway.reading import Broken, Read, read_text, receipted
+from signet.receipts.canonical import Json, canonicalize, normalize
 from signet.receipts.errors import ReceiptError
 
 
@@ -31,6 +32,9 @@ class Sheet:
     parsed: Json = None
     """The payload with the JSON texts inside it read."""
     route: Route | None = None
+    broken: list[Broken] = field(default_factory=list[Broken])
+    """The texts inside the payload that nobody could read yet."""
+    fu_tokens: int = 0
     result: Json = None
     """The document of the target type."""
     normalized: bytes | None = None
@@ -39,6 +43,13 @@ class Sheet:
     """That of the claim on the key, once network work has been permitted."""
     forwarded: Mapping[str, Json] | None = None
     members: dict[str, Json] = field(default_factory=dict[str, Json])
+
+    def put(self, read: Read, *, text: str | None) -> None:
+        """Put the value of a text in its place, and `text` itself where it was mended."""
+        place = read.embedded.pointer
+        self.parsed = with_parsed(self.parsed, {place: read.value})
+        if text is not None:
+            self.payload = with_parsed(self.payload, {place: text})
 
 
 def sanitise(sheet: Sheet) -> Refusal | None:
@@ -86,22 +97,21 @@ def check_input(sheet: Sheet) -> Refusal | None:
     return Refusal(code="schema_invalid", detail=detail, faults=_under("/payload", faults))
 
 
-def read_arguments(sheet: Sheet, max_depth: int) -> Refusal | None:
-    """Parse the JSON texts inside the payload, strictly, and put their values in their place."""
-    values: dict[str, Json] = {}
+def read_arguments(sheet: Sheet, max_depth: int) -> None:
+    """Read the JSON texts inside the payload; what cannot be read is left to the fallback."""
+    nfc = sheet.call.subject.canon_profile == "nfc+jcs"
+    sheet.parsed = sheet.payload
+    read: list[Read] = []
     for embedded in _route(sheet).embedded_texts(sheet.payload):
-        try:
-            value = parse(embedded.text, max_depth=max_depth)
-            if sheet.call.subject.canon_profile == "nfc+jcs":
-                value = normalize(value).value
-        except ReceiptError as error:
-            place = f"/payload{embedded.pointer}{error.pointer}"
-            fault = Fault(pointer=place, code=error.code, detail=str(error))
-            detail = "the arguments are not I-JSON"
-            return Refusal(code="arguments_invalid", detail=detail, faults=(fault,))
-        values[embedded.pointer] = value
-    sheet.parsed = with_parsed(sheet.payload, values) if values else sheet.payload
-    return None
+        result = read_text(embedded, max_depth=max_depth, nfc=nfc)
+        if isinstance(result, Broken):
+            sheet.broken.append(result)
+            continue
+        read.append(result)
+        sheet.put(result, text=result.repaired.text if result.repaired else None)
+    repaired = receipted(read)
+    if repaired is not None:
+        sheet.members["repair"] = repaired
 
 
 def check_arguments(sheet: Sheet) -> Refusal | None:

@@ -128,6 +128,34 @@ async def renew(tx: Tx, tenant: str, key_hash: bytes, fence: int, lease_us: int)
     )
 
 
+async def advance(tx: Tx, wish: Claim, fence: int) -> Claimed | None:
+    """Write down the next step under a claim that is already ours; None: recovery was first.
+
+    The lease begins anew. As with `claim`, nothing is sent before this has been acknowledged.
+    """
+    until = await tx.now_us() + wish.lease_us
+    ours = await tx.execute(
+        """
+        UPDATE claims SET lease_until_us = :until, intent = :intent
+        WHERE tenant = :tenant AND key_hash = :key_hash AND fence = :fence
+        """,
+        until=until,
+        intent=wish.intent,
+        tenant=wish.tenant,
+        key_hash=wish.key_hash,
+        fence=fence,
+    )
+    if not ours:
+        return None
+    if wish.spends_key:
+        await tx.execute(
+            "UPDATE idempotency SET spent = 1 WHERE tenant = :tenant AND key_hash = :key_hash",
+            tenant=wish.tenant,
+            key_hash=wish.key_hash,
+        )
+    return Claimed(fence=fence, lease_until_us=until)
+
+
 async def release(tx: Tx, tenant: str, key_hash: bytes, fence: int) -> bool:
     """Give the key back as if never claimed; only when it is certain that nothing was sent.
 

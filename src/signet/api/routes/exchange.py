@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from time import perf_counter
 
 from starlette.requests import ClientDisconnect, Request
@@ -74,7 +75,8 @@ def operations(exchanges: Exchanges, metrics: Metrics, max_body_bytes: int) -> l
                 *("chain_moved", "payload_erased", "body_too_large", "unsupported_media_type"),
                 *("unknown_type", "unknown_mapping", "unicode_invalid", "schema_invalid"),
                 *("arguments_invalid", "mapping_failed", "mapping_stopped", "output_invalid"),
-                *("delivery_unavailable", "egress_denied"),
+                *("delivery_unavailable", "egress_denied", "semantic_violation"),
+                *("fu_quota_exceeded", "fallback_interrupted"),
                 *("forward_not_sent", "forward_outcome_unknown"),
                 *("not_acknowledged", "overloaded"),
             ),
@@ -86,6 +88,9 @@ def _response(result: Answered) -> Response:
     headers = {"X-SIGNET-Trace": result.trace_id, "X-ODIN-Trace": result.trace_id}
     if result.replayed:
         headers["X-SIGNET-Idempotency-Hit"] = "1"
+    refusal = result.decision.refusal if result.decision else None
+    if refusal is not None and refusal.retry_after_s is not None:
+        headers["Retry-After"] = str(ceil(refusal.retry_after_s))
     answer = result.answer
     return Response(answer.body, answer.status, headers, answer.content_type)
 
