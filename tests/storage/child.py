@@ -1,0 +1,41 @@
+"""A process that commits exchanges until it is killed, and says what was acknowledged.
+
+Run as `python -m tests.storage.child {sqlite|postgres} WHERE NAME COUNT`: commits COUNT exchanges
+(16 at a time, half of them on one shared trace) and prints each receipt hash once acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from tests.storage.ledger import hashes, pending, seal
+
+from signet.storage.committer import Committer, open_committer
+from signet.storage.database import PostgresConfig, SqliteConfig, open_database
+
+
+async def worker(committer: Committer, name: str, number: int, count: int) -> None:
+    """Commit one exchange after the other."""
+    for i in range(count):
+        trace = "shared" if i % 2 else f"{name}-{number}"
+        item = pending(f"{name}/{number}/{i}", trace=trace)
+        print(hashes([await committer.commit(item)])[0], flush=True)
+
+
+async def main() -> None:
+    """Read the arguments and run sixteen workers."""
+    kind, where, name, count = sys.argv[1:]
+    config = SqliteConfig(path=Path(where)) if kind == "sqlite" else PostgresConfig(url=where)
+    async with (
+        open_database(config) as db,
+        open_committer(db, seal) as committer,
+        asyncio.TaskGroup() as tasks,
+    ):
+        for number in range(16):
+            tasks.create_task(worker(committer, name, number, int(count) // 16))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
