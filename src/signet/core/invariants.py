@@ -41,7 +41,7 @@ _SUBJECT_FORMATS: dict[str, Subject] = {
     **dict.fromkeys(("uuid", "email", "uri", "iri", "hostname", "ipv4", "ipv6"), "identifier"),
 }
 _ANNOTATION = "x-signet-subject"
-_ANNOTATED: dict[str, Subject] = {subject: subject for subject in _VOCABULARY}
+_ANNOTATED: dict[str, Subject] = {str(subject): subject for subject in _VOCABULARY}
 
 _QUOTE_PAIRS = {
     '"': '"',

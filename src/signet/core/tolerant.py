@@ -88,6 +88,8 @@ _NEVER_A_WORD = frozenset({"nan", "inf", "infinity", "undefined", "nil", "none",
 }
 _INTEGER_TEXT = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
+# `#ff0000` and `//cdn.example/x` may be values that lost their quotation marks.
+_WORD_COMMENT = {"#": re.compile(r"[^\s#]+"), "/": re.compile(r"/[^\s/]*[/.:@]\S*")}
 _ARITHMETIC_START = re.compile(r"\s*[0-9(.+-]")
 
 
@@ -195,6 +197,7 @@ class Reader:
     )  # offsets of the brackets since the last token
     _token_end: int = 0
     _after_number: bool = False
+    _name_after_gap: bool = False  # a bare name followed a missing comma
     _last_bracket: int = -1
 
     def __post_init__(self) -> None:
@@ -472,18 +475,26 @@ class Reader:
             certain = certain and (found == '"' or spaced or text[end - 1] not in QUOTES)
         elif found in "{[":
             certain = True
+        elif quoted and text[end - 1] in QUOTES:
+            # `"a " "b"` is how a long string is continued, and how inner marks look unescaped.
+            blank = text[end - 2 : end - 1].isspace() or text[at + 1 : at + 2].isspace()
+            certain = spaced and not blank
         elif quoted:
-            certain = spaced or text[end - 1] in "}]"
+            certain = text[end - 1] in "}]" or self._on_next_line(end, at)
         elif number_before and (found.isdigit() or found in "+-."):
             # `1 234.50` may be one number; on a line of its own only a digit begins another.
-            certain = found.isdigit() and _END_OF_LINE.search(text, end, at) is not None
+            certain = found.isdigit() and self._on_next_line(end, at)
         else:
-            certain = spaced
+            certain = spaced and (text[end - 1] not in QUOTES or self._on_next_line(end, at))
         if not certain:
             raise self._unexpected(at)
+        self._name_after_gap |= name and not quoted
         self.edits.append(_edit("comma", end, end, ",", ROOT))
         self._closed.clear()
         self._run.clear()
+
+    def _on_next_line(self, end: int, at: int) -> bool:
+        return _END_OF_LINE.search(self.text, end, at) is not None
 
     def _drop_duplicate(
         self, first: _Member, again: _Member, name: str, before: int, mark: int, place: Place
@@ -502,11 +513,9 @@ class Reader:
             apply(self.text, self.edits[member.edits], member.start, member.end)
             for member in (first, again)
         ]
-        if texts[0] == texts[1]:
-            return True
         try:
-            return canonicalize(parse(texts[0])) == canonicalize(parse(texts[1]))
-        except ReceiptError:
+            return texts[0] == texts[1] or _as_written(texts[0]) == _as_written(texts[1])
+        except ValueError:
             return False
 
     # -- the final run of brackets ----------------------------------------------------------------
@@ -525,6 +534,10 @@ class Reader:
         if len(have) < len(needed) and _is_subsequence(have, needed):
             if not run and self._after_number:
                 raise Refusal("truncated_number", end, "a number at the very end may be cut off")
+            if not run and not chain[-1].count:
+                raise Refusal("truncated", end, "the text ends after an opening bracket")
+            if self._name_after_gap:
+                raise Refusal("truncated", end, "what follows a missing comma may be prose")
             self._refuse_if_placeable(chain, len(needed) - len(have), end)
             self._insert_missing(needed, run, end)
         elif len(have) > len(needed) and _is_subsequence(needed, have):
@@ -628,6 +641,9 @@ class Reader:
         end = line.end() if line else len(text)
         if self._after_number and text[at] == "/" and _ARITHMETIC_START.match(text, at + 2, end):
             raise Refusal("arithmetic", at, "this may be a division")
+        body = text[at + 1 : end].rstrip()
+        if _WORD_COMMENT[text[at]].fullmatch(body):
+            raise Refusal("ambiguous_comment", at, f"{_short(text[at] + body)} may be a value")
         if end == len(text) and any(mark in text[at:end] for mark in "{}[]\"'"):
             raise Refusal("ambiguous_comment", at, "a comment may hide the end of the value")
         return end
@@ -725,6 +741,15 @@ def _coerced(content: str, asked: frozenset[str]) -> tuple[EditKind, str] | None
         if wanted in asked and decodes(stripped) is not None:
             return "decoded", stripped
     return None
+
+
+def _as_written(text: str) -> object:
+    """The value of strict `text` with its numbers as they are spelled, so `1` is not `1.0`."""
+    return json.loads(text, parse_int=_spelled, parse_float=_spelled)
+
+
+def _spelled(digits: str) -> tuple[str]:
+    return (digits,)
 
 
 def decodes(content: str) -> Json | None:

@@ -57,6 +57,7 @@ _VALUE_LABELS = frozenset(
         *("arguments", "args", "parameters", "params", "kwargs", "input", "inputs", "request"),
         *("action_input", "tool_input", "tool_call", "function_call", "call", "tool", "body"),
         *("value", "action", "function", "return", "returns", "reply", "assistant", "here"),
+        *("sure", "ok", "okay", "certainly", "done", "voilà", "voici", "hier", "example"),
     }
 )
 _LAST_LABEL = re.compile(r"(?:^|\n)[ \t]*+([^\W\d][\w-]*+)[ \t]*+:\s*+$")
@@ -65,7 +66,9 @@ _NUMBERS = re.compile(r"[-+$€£¥]?[0-9][0-9.,]*+%?")
 _LETTER = re.compile(r"[^\W\d_]")
 _CALL_BEFORE = re.compile(rf"(?:\[\s*+)?(?<![\w.])(?:{_NAME}(?:\.{_NAME}){{0,8}}+)?\($")
 _NAME_ONLY = re.compile(rf"\s*+[>#*]*\s*+{_NAME}(?:[.\-:/]{_NAME}){{0,8}}+\s*+")
-_SUFFIX = re.compile(r"[\s;]*+")
+_CONDITION = re.compile(r"(?:if|or|and|else|unless|for|in|not)\b")
+_URL = re.compile(r"\bhttps?://[^\s<>{}\[\]]++")
+_COMPARISON = ("==", "!=", "+=", "-=", "|=", "<=", ">=")
 _ADJOINING = frozenset("$@%!~+-*&\\^./?=|") - {"="}
 _OPERATORS = frozenset("+-*/%&|<>=?^~@.:")
 
@@ -158,7 +161,9 @@ def _refuse_continuation(tail: str, end: int) -> None:
     same_line = tail.split("\n", 1)[0].lstrip()
     if TEMPLATE_TOKEN.match(same_line) or _TAG.match(same_line):
         return
-    if same_line[:1] in _OPERATORS and same_line[:1]:
+    if same_line.startswith(("//", "/*")) or re.match(r"\.(?:\s|$)", same_line):
+        return
+    if (same_line[:1] in _OPERATORS and same_line[:1]) or _CONDITION.match(same_line):
         raise Refusal("unclear_wrapper", end, "the text goes on after the value")
     if same_line[:1] == "," and re.match(r",\s*+(?:[\"'“‘0-9{\[-]|$)", tail.lstrip()):
         raise Refusal("several_values", end, "another item follows the value")
@@ -169,6 +174,12 @@ def _refuse_continuation(tail: str, end: int) -> None:
 def _refuse_unclosed(lead: str, tail: str, start: int, end: int) -> None:
     if lead.count("(") > lead.count(")"):
         raise Refusal("unclear_wrapper", start, "the value is inside round brackets")
+    last_line = lead[lead.rfind("\n") + 1 :].strip()
+    if last_line.startswith(("//", "#")) or lead.count("/*") > lead.count("*/"):
+        raise Refusal("unclear_wrapper", start, "the value may be commented out")
+    operator = last_line[1:] and last_line[-1] in "+*/%&|^~" and last_line[-2:] not in ("**", "*/")
+    if operator or last_line.endswith(_COMPARISON):
+        raise Refusal("unclear_wrapper", start, "the value is part of an expression")
     if "}" in lead or lead.count("]") > lead.count("["):
         raise Refusal("unbalanced", start, "a bracket closes before the value")
     if _CANDIDATE.search(tail) is not None:
@@ -185,7 +196,7 @@ def _said(part: str, offset: int, *, before: bool) -> set[EditKind]:
     kinds: set[EditKind] = set()
     if not part.strip():
         return kinds
-    words = _replace(_CALL_NUMBER, part, kinds, "template_token")
+    words = _replace(_CALL_NUMBER, _URL.sub(" url ", part), kinds, "template_token")
     words = _replace(TEMPLATE_TOKEN, words, kinds, "template_token")
     _refuse_elements(words, offset)
     words = _replace(_TAG, words, kinds, "tag")
