@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from signet.receipts.canonical import parse
@@ -48,9 +47,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="FILE",
         help="the document, or all pages of one chain; - reads standard input",
     )
-    parser.add_argument(
-        "--jwks", type=Path, metavar="FILE", help="a key set that you trust (RFC 7517)"
-    )
+    parser.add_argument("--jwks", metavar="FILE", help="a key set that you trust (RFC 7517)")
     parser.add_argument(
         "--trust",
         action="append",
@@ -96,11 +93,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(file: str) -> bytes:
-    return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    if file == "-":
+        return sys.stdin.buffer.read()
+    with open(file, "rb") as opened:  # pathlib would load urllib, and nothing here may
+        return opened.read()
 
 
-def _key_set(path: Path | None) -> KeySet | None:
-    return None if path is None else KeySet.from_jwks(parse(path.read_bytes()))
+def _key_set(file: str | None) -> KeySet | None:
+    return None if file is None else KeySet.from_jwks(parse(_read(file)))
 
 
 def _reason(error: OSError | ReceiptError) -> str:

@@ -64,17 +64,28 @@ def find() -> Accelerator | None:
 
 def behaves(candidate: Accelerator) -> bool:
     """The self-test: writing is JCS for what we give it to write, reading is strict."""
+    try:
+        return _writes_jcs(candidate) and _reads_strictly(candidate)
+    except Exception:  # whatever it is, it is not what the callers are prepared for
+        return False
+
+
+def _writes_jcs(candidate: Accelerator) -> bool:
     value: Json = {"b": [True, None, 2**53 - 1, Decimal("1.50")], "a": 'é€😀\u2028\x7f\x1f\b\t"\\/'}
-    written = '{"a":"é€😀\u2028\x7f\\u001f\\b\\t\\"\\\\/","b":[true,null,9007199254740991,1.5]}'
-    not_written: tuple[Json, ...] = (2**53, -(2**53), "\ud800", {"\ud800": 1}, _nested(255))
-    not_read = (b"[NaN]", b'"\\ud800"', b"[1]x", b'"\t"', b"[01]", b"[1.]", b'"\xff"', b"[1e999]")
+    text = '{"a":"é€😀\u2028\x7f\\u001f\\b\\t\\"\\\\/","b":[true,null,9007199254740991,1.5]}'
+    refused: tuple[Json, ...] = (2**53, -(2**53), "\ud800", {"\ud800": 1}, _nested(255))
     return (
-        candidate.sorted_dumps(value, lambda _: candidate.fragment("1.5")) == written.encode()
+        candidate.sorted_dumps(value, lambda _: candidate.fragment("1.5")) == text.encode()
         and candidate.echo({"b": [1], "a": ":"}) == b'{"b":[1],"a":":"}'
         and candidate.echo(_nested(254)) == b"[" * 254 + b"]" * 254
-        and candidate.loads(b' {"a":[1,-0.5,"\\u00e9"]} ') == {"a": [1, -0.5, "é"]}
-        and all(_refuses(candidate.echo, value, TypeError) for value in not_written)
-        and all(_refuses(candidate.loads, text, ValueError) for text in not_read)
+        and all(_refuses(candidate.echo, value, TypeError) for value in refused)
+    )
+
+
+def _reads_strictly(candidate: Accelerator) -> bool:
+    refused = (b"[NaN]", b'"\\ud800"', b"[1]x", b'"\t"', b"[01]", b"[1.]", b'"\xff"', b"[1e999]")
+    return candidate.loads(b' {"a":[1,-0.5,"\\u00e9"]} ') == {"a": [1, -0.5, "é"]} and all(
+        _refuses(candidate.loads, text, ValueError) for text in refused
     )
 
 

@@ -337,10 +337,10 @@ def _place(text: str, end: int, max_depth: int) -> str:
                 path.pop()
             name_follows = False
         elif found == ",":
-            last = path[-1] if path else None
-            if isinstance(last, int):
-                path[-1] = last + 1
-            name_follows = bool(path) and not isinstance(last, int)
+            if path:
+                last = path[-1]
+                name_follows = not isinstance(last, int)
+                path[-1] = last + 1 if isinstance(last, int) else None
         elif name_follows:
             path[-1] = _unquoted(found)
             name_follows = False
