@@ -184,12 +184,13 @@ class SqliteDatabase:
 
     kind: Engine = "sqlite"
 
-    def __init__(self, config: SqliteConfig, schema_version: int) -> None:
+    def __init__(
+        self, config: SqliteConfig, schema_version: int, writer: _Connection, reader: _Connection
+    ) -> None:
         self.schema_version = schema_version
         self._config = config
-        self._writer = _connect(config, busy_s=0)
-        self._reader = _connect(config, busy_s=0)
-        self._reader.pragma("query_only", 1)
+        self._writer = writer
+        self._reader = reader
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="signet-sqlite")
         self._waiting: deque[_Unit] = deque()
         self._wake = asyncio.Event()
@@ -245,7 +246,8 @@ class SqliteDatabase:
         return await self.read(f, *args, **kwargs)
 
     def _read_patiently(self, f: Callable[[ReadTx], Coroutine[object, None, T]]) -> T:
-        connection = _connect(self._config, busy_s=self._config.busy_s)
+        connection = _connect(self._config)
+        connection.pragma("query_only", 1)
         try:
             return _snapshot(connection, f)
         finally:
@@ -355,14 +357,14 @@ class SqliteDatabase:
         except apsw.Error:
             # The connection is no longer to be trusted with half a transaction; a new one is.
             self._writer.close(True)
-            self._writer = _connect(self._config, busy_s=0)
+            self._writer = _connect(self._config)
+            self._writer.set_busy_timeout(0)
 
 
 @asynccontextmanager
 async def open_sqlite(config: SqliteConfig) -> AsyncGenerator[SqliteDatabase, None]:
     """Open, migrate and run a database until the block ends; what waits then is committed."""
-    version = await asyncio.to_thread(_migrate, config)
-    db = SqliteDatabase(config, version)
+    db = SqliteDatabase(config, *await asyncio.to_thread(_open, config))
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(db.run())
@@ -408,10 +410,21 @@ def _snapshot(connection: _Connection, f: Callable[[ReadTx], Coroutine[object, N
         connection.execute("ROLLBACK")
 
 
-def _connect(config: SqliteConfig, *, busy_s: float) -> _Connection:
+def _open(config: SqliteConfig) -> tuple[int, _Connection, _Connection]:
+    """The schema's version, a writer and a reader; neither waits for locks from now on."""
+    version = _migrate(config)
+    writer, reader = _connect(config), _connect(config)
+    writer.set_busy_timeout(0)
+    reader.set_busy_timeout(0)
+    reader.pragma("query_only", 1)
+    return version, writer, reader
+
+
+def _connect(config: SqliteConfig) -> _Connection:
+    """A connection that waits for locks as long as the configuration says."""
     try:
         connection = cast(_Connection, apsw.Connection(str(config.path)))
-        connection.set_busy_timeout(round(busy_s * 1000))
+        connection.set_busy_timeout(round(config.busy_s * 1000))
         connection.pragma("synchronous", "FULL")
         connection.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
         connection.pragma("cache_size", -_CACHE_KIB)
@@ -433,7 +446,7 @@ def _migrate(config: SqliteConfig) -> int:
     except OSError as error:
         raise StorageUnavailable(f"Cannot open {config.path}: {error.strerror}") from error
     steps = migrate.migrations("sqlite")
-    connection = _connect(config, busy_s=config.busy_s)
+    connection = _connect(config)
     try:
         _switch_to_wal(connection, config.busy_s)
         connection.execute("BEGIN IMMEDIATE")
