@@ -42,7 +42,7 @@ from signet.gateway.sealing import Sealer
 from signet.providers.jsonata import JSONataPool
 from signet.providers.mapping import JSONataRunner
 from signet.receipts.errors import KeyFormatError
-from signet.receipts.keys import SigningKey, from_b64url
+from signet.receipts.keys import PublicKey, SigningKey, from_b64url
 from signet.settings import Settings
 from signet.storage import keys
 from signet.storage.committer import open_committer
@@ -92,6 +92,7 @@ async def open_gateway(
     metrics.storage.labels(settings.storage.kind).set(1)
     registry = Registry.build(registry_documents(settings.exchange.registry_dir))
     key = load_signing_key(settings)
+    signing_webhooks = webhook_key(key)
     policies = egress_policies(settings)
     sealer = Sealer(
         issuer=settings.identity.issuer,
@@ -121,6 +122,7 @@ async def open_gateway(
                     provider=None,
                     database=database,
                     claims=claims,
+                    metrics=metrics,
                     clock=_now_us,
                     max_depth=settings.exchange.max_depth,
                 ),
@@ -129,9 +131,10 @@ async def open_gateway(
                     sender=sending,
                     claims=claims,
                     deadline_s=settings.egress.forward_s,
+                    metrics=metrics,
                     clock=_now_us,
                     monotonic=time.monotonic,
-                    webhook_key=webhook_key(key),
+                    webhook_key=signing_webhooks,
                 ),
                 max_depth=settings.exchange.max_depth,
             ),
@@ -140,6 +143,7 @@ async def open_gateway(
             issuer=settings.identity.issuer,
             canon_profile=settings.exchange.canon_profile,
             max_depth=settings.exchange.max_depth,
+            metrics=metrics,
             clock=_now_us,
             dice=secrets.token_bytes,
         )
@@ -149,10 +153,16 @@ async def open_gateway(
             sender=sending,
             owner=claims.owner,
             lease_us=claims.lease_us,
+            metrics=metrics,
             is_dead=is_dead,
             deadline_s=settings.egress.forward_s,
         )
-        exports = Exports(database=database, key=key, clock=_now_us)
+        exports = Exports(
+            database=database,
+            key=key,
+            webhook_key=PublicKey(raw=signing_webhooks.public_key().public_bytes_raw()),
+            clock=_now_us,
+        )
 
         async def readiness() -> Mapping[str, str]:
             return {

@@ -25,6 +25,7 @@ from signet.storage.committer import Committer
 from signet.storage.database import Database
 from signet.storage.errors import StorageError
 from signet.storage.exchanges import Answer, PendingExchange
+from signet.telemetry.metrics import Metrics
 
 ROUTE: Final = "POST /v1/exchange"
 _COMMIT_AGAIN_S: Final = (0.1, 0.5, 2.0)
@@ -62,6 +63,7 @@ class Exchanges:
     issuer: str
     canon_profile: str
     max_depth: int
+    metrics: Metrics
     clock: Clock
     dice: Dice
 
@@ -78,7 +80,7 @@ class Exchanges:
             return call
         decision = await self.pipeline.run(call)
         if not isinstance(decision, Decision):
-            return _known(decision)
+            return self._told(_known(decision))
         return await self._commit(call, decision)
 
     async def _commit(self, call: Call, decision: Decision) -> Answered | NotAccepted:
@@ -92,11 +94,23 @@ class Exchanges:
         if isinstance(result, stored.FenceLost):
             result = await self._resolve(draft)
         if isinstance(result, stored.Committed):
+            sealed = result.sealed
+            self.metrics.decided(
+                outcome=sealed.outcome,
+                reason=decision.reason,
+                vex_units=sealed.vex_units,
+                fu_tokens=sealed.fu_tokens,
+            )
             trace_id = call.subject.trace_id
             return Answered(
-                answer=result.sealed.answer, trace_id=trace_id, replayed=False, decision=decision
+                answer=sealed.answer, trace_id=trace_id, replayed=False, decision=decision
             )
-        return _known(result)
+        return self._told(_known(result))
+
+    def _told(self, known: Answered | NotAccepted) -> Answered | NotAccepted:
+        if isinstance(known, Answered):
+            self.metrics.replays.inc()
+        return known
 
     async def _commit_patiently(self, sent: PendingExchange) -> stored.Result:
         """Commit what was done outside; where that cannot be, recovery ends it after the lease."""

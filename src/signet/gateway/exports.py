@@ -24,6 +24,7 @@ from signet.storage.tx import ReadTx
 T = TypeVar("T")
 
 MAX_PAGE: Final = 1000
+WEBHOOK_USE: Final = "webhook"
 _MICROSECONDS: Final = 1_000_000
 
 
@@ -67,6 +68,7 @@ class Exports:
 
     database: Database
     key: SigningKey
+    webhook_key: PublicKey
     clock: Clock
 
     async def exchange(self, principal: Principal, receipt_hash: str) -> StoredExchange | None:
@@ -111,8 +113,14 @@ class Exports:
         return await self._sign(lambda: _replay(part.receipts), trace_id, page)
 
     async def jwks(self) -> dict[str, Json]:
-        """Return every key ever published, retired ones with the end of their life."""
-        return (await self._keys()).jwks()
+        """Return every key ever published, retired ones with the end of their life.
+
+        The key that signs forwards is there too, for another use: it proves no receipt.
+        """
+        webhook: Json = {**self.webhook_key.jwk(), "use": WEBHOOK_USE}
+        published = (await self._keys()).jwks()["keys"]
+        assert isinstance(published, list), "a key set is a list"
+        return {"keys": [*published, webhook]}
 
     async def _keys(self) -> KeySet:
         published = await self.database.read_current(stored_keys.published)

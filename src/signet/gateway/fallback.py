@@ -27,6 +27,7 @@ from signet.storage.database import Database
 from signet.storage.exchanges import Known
 from signet.storage.idempotency import Claimed
 from signet.storage.tx import Tx
+from signet.telemetry.metrics import Metrics
 
 _NO_LIMIT: Final = 2**53 - 1
 _LEAST_OUTPUT: Final = 0.5
@@ -80,6 +81,7 @@ class Fallback:
     provider: FallbackProvider | None
     database: Database
     claims: Claims
+    metrics: Metrics
     clock: Clock
     max_depth: int
 
@@ -108,6 +110,7 @@ class Fallback:
             embedded.text, schema, output_cap=permit.output_cap
         )
         await self.database.transact(_settle, permit.holds, answer.fu_tokens, answer.estimated)
+        self.metrics.fallbacks.inc()
         sheet.fu_tokens += answer.fu_tokens
         mended = self._guarded(sheet, embedded, answer)
         sheet.members["repair"] = _receipted(embedded, answer, accepted=isinstance(mended, Read))

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from signet.core.exchange import Outcome, PolicyVerdict, Refusal
 from signet.egress import (
     Indeterminate,
+    IndeterminateCode,
     NotSent,
     Policy,
     Refused,
@@ -39,9 +40,13 @@ from signet.storage.database import Database
 from signet.storage.exchanges import ChainMoved, Head, Known
 from signet.storage.idempotency import Claimed
 from signet.storage.tx import Tx
+from signet.telemetry.metrics import Metrics
 
 _MARGIN_S: Final = 5.0
 """A sender begins only if its lease holds for the whole forward and this much longer."""
+
+
+_CUT_SHORT: Final = frozenset({IndeterminateCode.TRUNCATED, IndeterminateCode.BODY_TOO_LARGE})
 
 
 class Sender(Protocol):
@@ -70,6 +75,7 @@ class Forwarder:
     claims: Claims
     deadline_s: float
     clock: Clock
+    metrics: Metrics
     monotonic: Callable[[], float]
     webhook_key: Ed25519PrivateKey
 
@@ -82,16 +88,18 @@ class Forwarder:
         try:
             target = parse_target(url)
         except TargetInvalid:
-            return _denied(sheet, policy, Verdict.URL_INVALID)
+            return self._denied(sheet, policy, Verdict.URL_INVALID)
         decision = policy.decide(target, Request(body_size=len(sheet.normalized)))
         if not decision.allowed:
-            return _denied(sheet, policy, decision.verdict)
+            return self._denied(sheet, policy, decision.verdict)
         sheet.policy = PolicyVerdict(
             allowed=True, reason=decision.verdict.value, policy_hash=policy.hash
         )
         destination = decision.destination
         secret = destination.secret if destination else None
         idempotent = destination.idempotent if destination else False
+        if decision.reported:
+            self.metrics.forward_reported.labels(decision.verdict.value).inc()
         leased_at = self.monotonic()
         claimed = await self.database.transact(
             self._claim, sheet, idempotent, (secret,) if secret else ()
@@ -108,11 +116,30 @@ class Forwarder:
             deadline_s=self.deadline_s,
             before_first_byte=lambda: self.monotonic() < lease_ends,
         )
+        self._observe(outcome)
         sheet.members["forwarded"] = receipted(outcome, sheet.normalized)
         sheet.forwarded = dict(as_forwarded(outcome).items())  # pyright: ignore[reportAttributeAccessIssue] - a TypedDict of JSON values
         if isinstance(outcome, Refused):
-            return _denied(sheet, policy, outcome.code)
+            return self._denied(sheet, policy, outcome.code)
         return refusal_of(outcome)
+
+    def _denied(self, sheet: Sheet, policy: Policy, verdict: Verdict) -> Refusal:
+        self.metrics.forward_blocked.labels(verdict.value).inc()
+        sheet.policy = PolicyVerdict(allowed=False, reason=verdict.value, policy_hash=policy.hash)
+        return Refusal(
+            code="egress_denied",
+            detail=f"the egress policy does not let this request out: {verdict.value}",
+            outcome=Outcome.DENIED,
+            reason=verdict.value,
+        )
+
+    def _observe(self, outcome: SendOutcome) -> None:
+        self.metrics.forwards.labels(outcome.outcome).inc()
+        self.metrics.forward_seconds.observe(outcome.timing.total_s)
+        if outcome.timing.dns_s is not None:
+            self.metrics.dns_seconds.observe(outcome.timing.dns_s)
+        if isinstance(outcome, Indeterminate) and outcome.code in _CUT_SHORT:
+            self.metrics.responses_truncated.inc()
 
     async def _claim(
         self, tx: Tx, sheet: Sheet, idempotent: bool, secrets: tuple[str, ...]
@@ -197,11 +224,3 @@ def refusal_of(outcome: NotSent | Indeterminate | Responded) -> Refusal | None:
             )
         case _:
             assert_never(outcome)
-
-
-def _denied(sheet: Sheet, policy: Policy, verdict: Verdict) -> Refusal:
-    sheet.policy = PolicyVerdict(allowed=False, reason=verdict.value, policy_hash=policy.hash)
-    detail = f"the egress policy does not let this request out: {verdict.value}"
-    return Refusal(
-        code="egress_denied", detail=detail, outcome=Outcome.DENIED, reason=verdict.value
-    )

@@ -20,8 +20,10 @@ from signet.receipts.canonical import Json
 from signet.storage import idempotency, quota
 from signet.storage.committer import Committer
 from signet.storage.database import Database
+from signet.storage.exchanges import Committed
 from signet.storage.idempotency import Orphan
 from signet.storage.tx import Tx
+from signet.telemetry.metrics import Metrics
 
 _BATCH: Final = 64
 
@@ -35,6 +37,7 @@ class Recovery:
     sender: Sender
     owner: str
     lease_us: int
+    metrics: Metrics
     is_dead: Callable[[str], bool]
     deadline_s: float
 
@@ -64,7 +67,16 @@ class Recovery:
         intent = Intent.decode(orphan.intent)
         decision = await self._sent_again(intent, orphan) if intent.idempotent else None
         draft = Draft(subject=intent.subject, decision=decision or _unknown(intent, orphan))
-        await self.committer.commit(pending(draft, expected="any"))
+        result = await self.committer.commit(pending(draft, expected="any"))
+        if isinstance(result, Committed):
+            sealed = result.sealed
+            self.metrics.recovered.labels(sealed.outcome).inc()
+            self.metrics.decided(
+                outcome=sealed.outcome,
+                reason=draft.decision.reason,
+                vex_units=sealed.vex_units,
+                fu_tokens=sealed.fu_tokens,
+            )
 
     async def _sent_again(self, intent: Intent, orphan: Orphan) -> Decision | None:
         """Send once more to a destination that promised to act once on one key."""

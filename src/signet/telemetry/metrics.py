@@ -39,6 +39,34 @@ class Metrics:
         self.fallbacks = self._counter(
             "signet_fallback_used_total", "Exchanges that used the LLM fallback."
         )
+        self.forward_blocked = self._counter(
+            "signet_forward_blocked_total", "Forwards that a rule stopped, by reason.", "reason"
+        )
+        self.forward_reported = self._counter(
+            "signet_hel_reported_total",
+            "Forwards that only report mode let pass, by what enforcing would say.",
+            "reason",
+        )
+        self.responses_truncated = self._counter(
+            "signet_forward_responses_truncated_total", "Answers that were cut short or too large."
+        )
+        self.forward_seconds = self._histogram(
+            "signet_forward_seconds", "Whole forwards, from the name to the end of the answer."
+        )
+        self.dns_seconds = self._histogram(
+            "signet_forward_dns_seconds", "Looking up the destination's addresses."
+        )
+        self.semantic_violations = self._counter(
+            "signet_semantic_violations_total", "Repairs refused because they changed a meaning."
+        )
+        self.fu_tokens = self._counter(
+            "signet_fu_tokens_total", "Tokens spent on the LLM fallback."
+        )
+        self.recovered = self._counter(
+            "signet_recovered_exchanges_total",
+            "Exchanges that recovery ended, by outcome.",
+            "outcome",
+        )
         self.replays = self._counter(
             "signet_idempotency_replays_total", "Answers replayed for a key that came again."
         )
@@ -59,6 +87,18 @@ class Metrics:
         self.storage = self._gauge(
             "signet_storage_info", "Constant 1; the engine is in the label.", "storage"
         )
+
+    def decided(self, *, outcome: str, reason: str, vex_units: int, fu_tokens: int) -> None:
+        """Count an exchange whose receipt is durable."""
+        self.exchanges.labels(outcome).inc()
+        self.vex_units.inc(vex_units)
+        self.fu_tokens.inc(fu_tokens)
+        if outcome == "denied":
+            self.denied.labels(reason).inc()
+        elif outcome != "allowed":
+            self.failures.labels(reason).inc()
+        if reason == "semantic_violation":
+            self.semantic_violations.inc()
 
     def _counter(self, name: str, doc: str, *labels: str) -> Counter:
         return Counter(name, doc, labels, registry=self.registry)

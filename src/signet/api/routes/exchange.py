@@ -39,7 +39,8 @@ def operations(exchanges: Exchanges, metrics: Metrics, max_body_bytes: int) -> l
                 receipt=result.receipt,
                 retry_after_s=result.retry_after_s,
             )
-        _count(result, metrics, perf_counter() - started)
+        if not result.replayed:
+            metrics.exchange_seconds.observe(perf_counter() - started)
         return _response(result)
 
     return [
@@ -93,19 +94,3 @@ def _response(result: Answered) -> Response:
         headers["Retry-After"] = str(ceil(refusal.retry_after_s))
     answer = result.answer
     return Response(answer.body, answer.status, headers, answer.content_type)
-
-
-def _count(result: Answered, metrics: Metrics, elapsed_s: float) -> None:
-    if result.decision is None:
-        metrics.replays.inc()
-        return
-    decision = result.decision
-    metrics.exchanges.labels(decision.outcome.value).inc()
-    metrics.exchange_seconds.observe(elapsed_s)
-    match decision.outcome.value:
-        case "allowed":
-            metrics.vex_units.inc()
-        case "denied":
-            metrics.denied.labels(decision.reason).inc()
-        case _:
-            metrics.failures.labels(decision.reason).inc()
