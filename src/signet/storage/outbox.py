@@ -23,7 +23,8 @@ class Outlet(NamedTuple):
 
 
 class WindowKey(NamedTuple):
-    """Which window."""
+    """Which window. `hour` is the first second of its UTC hour, or of its month where that is
+    later: a zone's month may begin inside an hour."""
 
     tenant: str
     item: str
@@ -340,7 +341,7 @@ async def settle_delivered(
     await tx.execute(
         """UPDATE billing_windows SET sent_value = :value, sent_version = :version, tries = 0,
             flight_version = NULL, held = NULL, reason = NULL, settled_us = :now,
-            due_us = CASE WHEN version > :version THEN :now END
+            due_us = CASE WHEN version > :version THEN CAST(:now AS bigint) END
         WHERE tenant = :tenant AND item = :item AND hour = :hour AND period = :period
             AND flight_version = :version""",
         value=value,
@@ -372,7 +373,7 @@ async def settle_dead(tx: Tx, key: WindowKey, flight: Flight, *, reason: str, no
     await tx.execute(
         """UPDATE billing_windows SET dead_version = :version, flight_version = NULL,
             reason = :reason, tries = 0, settled_us = :now,
-            due_us = CASE WHEN version > :version THEN :now END
+            due_us = CASE WHEN version > :version THEN CAST(:now AS bigint) END
         WHERE tenant = :tenant AND item = :item AND hour = :hour AND period = :period
             AND flight_version = :version""",
         version=flight.version,
@@ -399,7 +400,7 @@ async def adopt(tx: Tx, key: WindowKey, *, held: int, now_us: int) -> None:
             dead_version = 0, tries = 0, flight_version = NULL, held = NULL, reason = NULL,
             settled_us = :now,
             version = CASE WHEN value = :held THEN version ELSE version + 1 END,
-            due_us = CASE WHEN value <> :held THEN :now END
+            due_us = CASE WHEN value <> :held THEN CAST(:now AS bigint) END
         WHERE tenant = :tenant AND item = :item AND hour = :hour AND period = :period""",
         held=held,
         now=now_us,
@@ -423,29 +424,58 @@ async def replay(tx: Tx, key: WindowKey, now_us: int) -> bool:
 # After a restore from a backup.
 
 
-async def deployment(tx: Tx, fresh: str) -> str:
-    """The name under which this database speaks to Stripe; `fresh` becomes it the first time."""
+class Deployment(NamedTuple):
+    """The name under which this database speaks to Stripe, and since when it must ask first."""
+
+    name: str
+    restored_us: int | None
+
+
+async def deployment(tx: Tx, fresh: str) -> Deployment:
+    """Who we are to Stripe; `fresh` becomes the name the first time."""
     await tx.execute(
         "INSERT INTO billing_deployment (id, name) VALUES (1, :fresh) ON CONFLICT DO NOTHING",
         fresh=fresh,
     )
-    name = await tx.one(str, "SELECT name FROM billing_deployment WHERE id = 1")
-    assert name is not None, "the row was inserted above, and nothing deletes it"
-    return name
+    found = await tx.one(
+        Deployment, "SELECT name, restored_us FROM billing_deployment WHERE id = 1"
+    )
+    assert found is not None, "the row was inserted above, and nothing deletes it"
+    return found
 
 
-async def renew_deployment(tx: Tx, fresh: str) -> int:
+async def restored(tx: Tx, fresh: str, now_us: int) -> None:
     """After a restore: speak under a new name, and send nothing before Stripe was asked.
 
-    A restored database does not know what was sent after its backup, and would give versions and
-    values that Stripe has seen a second meaning. Returns how many windows are held.
+    A restored database does not know what was sent after its backup, and would give versions that
+    Stripe has seen a second meaning.
     """
     await tx.execute(
-        """INSERT INTO billing_deployment (id, name) VALUES (1, :fresh)
-        ON CONFLICT (id) DO UPDATE SET name = :fresh""",
+        """INSERT INTO billing_deployment (id, name, restored_us) VALUES (1, :fresh, :now)
+        ON CONFLICT (id) DO UPDATE SET name = :fresh, restored_us = :now""",
         fresh=fresh,
+        now=now_us,
     )
     await tx.execute("UPDATE billing_lanes SET lease_until_us = 0, fence = fence + 1")
-    return await tx.execute(
-        """UPDATE billing_windows SET held = 'restored', due_us = NULL, flight_version = NULL"""
+    await tx.execute("UPDATE billing_windows SET flight_version = NULL")
+
+
+async def reconciled(tx: Tx, name: str) -> None:
+    """Stripe was asked about every item: sending may go on."""
+    await tx.execute(
+        "UPDATE billing_deployment SET restored_us = NULL WHERE name = :name", name=name
+    )
+
+
+async def find_at_stripe(tx: Tx, key: WindowKey, meter: str, *, held: int, now_us: int) -> None:
+    """Take on a window that only Stripe knows: we say nothing for it, so it is sent as nothing."""
+    await tx.execute(
+        """INSERT INTO billing_windows (tenant, item, hour, period, meter, value, version,
+            sent_value, sent_version, dead_version, tries, due_us, settled_us)
+        VALUES (:tenant, :item, :hour, :period, :meter, 0, 1, :held, 0, 0, 0, :now, 0)
+        ON CONFLICT (tenant, item, hour, period) DO NOTHING""",
+        meter=meter,
+        held=held,
+        now=now_us,
+        **key._asdict(),
     )

@@ -97,8 +97,10 @@ CREATE TABLE tenant_events (
 CREATE UNIQUE INDEX tenant_events_mark ON tenant_events (tenant, kind, mark);
 CREATE INDEX tenant_events_order ON tenant_events (tenant, id);
 
--- The name under which this database speaks to Stripe; drawn anew after a restore.
+-- The name under which this database speaks to Stripe. It is drawn anew after a restore, and
+-- nothing is sent before Stripe was asked what it holds and `restored_us` is NULL again.
 CREATE TABLE billing_deployment (
     id INTEGER PRIMARY KEY CHECK (id = 1),
-    name TEXT NOT NULL
+    name TEXT NOT NULL,
+    restored_us INTEGER
 ) STRICT;
