@@ -53,7 +53,7 @@ from signet.telemetry.metrics import Metrics
 from signet.workers.ownership import is_dead, this_process
 from signet.workers.runner import Worker, run_worker
 
-REGISTRY_SUFFIXES = (".schema.json", ".map.json", ".tool.json")
+REGISTRY_SUFFIXES = (".schema.json", ".map.json", ".tool.json", ".tools.json")
 _LEASE_MORE_S = 30.0  # how much longer a claim lasts than the network work under it
 SIGNING_KEY_FILE = "signing-key"
 

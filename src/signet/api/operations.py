@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 from starlette.requests import Request
@@ -88,7 +89,7 @@ def problem_response(
     """Return the response of a row of the table of problems."""
     headers: dict[str, str] = {}
     if retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, round(retry_after_s + 0.5)))
+        headers["Retry-After"] = str(max(1, ceil(retry_after_s)))
     if code == "unauthenticated":
         headers["WWW-Authenticate"] = 'Bearer realm="signet"'
     body = problem(code, detail, faults=faults, receipt=receipt)
