@@ -106,7 +106,7 @@ def _size(root: _Node) -> int:
         count += 1
         # A slice's children are its three bounds.
         children = waiting.pop().children
-        waiting.extend(_node(child) for child in children if isinstance(child, dict))
+        waiting.extend(_node(cast("object", c)) for c in children if isinstance(c, dict))
     return count
 
 
@@ -296,7 +296,7 @@ def _comparator(node: _Node) -> Get:
     name = cast("str", node.value)
     if name in ("eq", "ne"):
         wanted = name == "eq"
-        return lambda value: _equal(left(value), right(value)) is wanted
+        return lambda value: equal(left(value), right(value)) is wanted
     compare = _ORDERINGS[name]
 
     def get(value: Json) -> Json:
@@ -323,8 +323,8 @@ def _is_number(value: Json) -> bool:
     return isinstance(value, (int, Decimal)) and not isinstance(value, bool)
 
 
-def _equal(one: Json, other: Json) -> bool:
-    # To Python 1 == True; to JSON they are different values.
+def equal(one: Json, other: Json) -> bool:
+    """Whether two values are the same to JSON; to Python 1 == True as well."""
     return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
@@ -363,7 +363,7 @@ def _contains(subject: Json, wanted: Json) -> bool:
     if isinstance(subject, str):
         return isinstance(wanted, str) and wanted in subject
     if isinstance(subject, list):
-        return any(_equal(element, wanted) for element in subject)
+        return any(equal(element, wanted) for element in subject)
     raise TypeError
 
 

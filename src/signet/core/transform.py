@@ -36,6 +36,7 @@ from signet.core.paths import (
     PathTypeError,
     Token,
     compile_path,
+    equal,
     target_tokens,
 )
 from signet.core.schema import FAULT_LIMIT
@@ -128,7 +129,7 @@ class Mapping:
                 expected=f"{path.expression} = {canonicalize(wanted).decode()}"[:160],
             )
             for path, wanted in self._conditions
-            if path.get(source) != wanted
+            if not _holds(path, wanted, source)
         )
 
 
@@ -174,6 +175,13 @@ def _pointer(path: Path) -> str:
             break
         known.append(token)
     return pointer(*known)
+
+
+def _holds(path: Path, wanted: Json, source: Json) -> bool:
+    try:
+        return equal(path.get(source), wanted)
+    except PathTypeError:
+        return False
 
 
 def _read(path: Path) -> _Source:
@@ -295,6 +303,9 @@ class _Compiler:
         if not isinstance(when, dict):
             self._fault(("when",), "`when` is an object of expressions and the values they have.")
             return ()
+        for path, wanted in when.items():
+            if isinstance(wanted, (list, dict)):
+                self._fault(("when", path), "A condition compares with a text, a number or such.")
         found = [(self._path(path, ("when", path)), wanted) for path, wanted in when.items()]
         return tuple((path, wanted) for path, wanted in found if path is not None)
 
