@@ -202,7 +202,8 @@ class KeySet:
 
     @classmethod
     def from_jwks(cls, document: Json) -> KeySet:
-        """The Ed25519 keys of a JWKS (RFC 7517 §5); other kinds of key are passed over.
+        """The Ed25519 keys of a JWKS (RFC 7517 §5); other kinds of key are passed over, and so are
+        keys for another use (§4.2): one that signs webhooks says nothing about receipts.
 
         A JWK whose `kid` is not its thumbprint is an alias. Raises `KeyFormatError`, also for a
         private key: whoever publishes one must hear of it.
@@ -213,7 +214,9 @@ class KeySet:
         return cls.of(
             _from_jwk(jwk)
             for jwk in listed
-            if isinstance(jwk, dict) and jwk.get("kty") == "OKP" and jwk.get("crv") == "Ed25519"
+            if isinstance(jwk, dict)
+            and (jwk.get("kty"), jwk.get("crv")) == ("OKP", "Ed25519")
+            and jwk.get("use", "sig") == "sig"
         )
 
     def find(self, kid: str) -> PublicKey | None:
