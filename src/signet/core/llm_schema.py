@@ -1,6 +1,6 @@
 """Whether a JSON Schema can be given to a service's strict mode as it is.
 
-Strict structured output (OpenAI's form, which others follow) knows a part of JSON Schema only: every
+Strict structured output (OpenAI's form, which others follow) knows a part of JSON Schema: every
 object closed, every member required, no `allOf`, `not` or conditionals. A schema outside that part
 is not bent into it: a member made required would be invented, an object made closed would lose
 members. It is sent without strictness instead, and the answer is validated here.

@@ -31,8 +31,12 @@ class OriginRefused(httpx.UnsupportedProtocol):
     """A request to another origin than the operator's; nothing was sent."""
 
 
-class TooLarge(httpx.ProtocolError):
-    """The request (nothing was sent) or the answer is larger than its limit."""
+class RequestTooLarge(httpx.LocalProtocolError):
+    """The request is larger than its limit; nothing was sent."""
+
+
+class AnswerTooLarge(httpx.RemoteProtocolError):
+    """The answer is larger than its limit, or encoded so that its size cannot be told."""
 
 
 class DeadlinePassed(httpx.ReadTimeout):
@@ -85,9 +89,9 @@ class _OneOrigin(httpx.AsyncBaseTransport):
         limit = self._limits.max_request_bytes
         length = request.headers.get("content-length")
         if length is None and request.method not in ("GET", "HEAD", "DELETE"):
-            raise TooLarge("a request body without a length has no bound")
+            raise RequestTooLarge("a request body without a length has no bound")
         if length is not None and int(length) > limit:
-            raise TooLarge(f"the request has more than {limit} bytes")
+            raise RequestTooLarge(f"the request has more than {limit} bytes")
         # A compressed answer could be a bomb that is small on the wire.
         request.headers["accept-encoding"] = "identity"
         deadline = asyncio.get_running_loop().time() + self._limits.deadline_s
@@ -106,7 +110,7 @@ class _OneOrigin(httpx.AsyncBaseTransport):
         encoding = response.headers.get("content-encoding", "identity")
         if encoding.lower() not in ("", "identity") or not length.isdigit() or int(length) > limit:
             await response.aclose()
-            raise TooLarge(f"the answer is encoded, or has more than {limit} bytes")
+            raise AnswerTooLarge(f"the answer is encoded, or has more than {limit} bytes")
         assert isinstance(response.stream, httpx.AsyncByteStream)
         return httpx.Response(
             status_code=response.status_code,
@@ -143,7 +147,7 @@ class _BoundedStream(httpx.AsyncByteStream):
                 return
             received += len(part)
             if received > self._limit:
-                raise TooLarge(f"the answer has more than {self._limit} bytes")
+                raise AnswerTooLarge(f"the answer has more than {self._limit} bytes")
             yield part
 
     async def aclose(self) -> None:
