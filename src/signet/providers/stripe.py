@@ -59,6 +59,7 @@ class StripeBiller:
     def __init__(
         self, api_key: str, *, origin: str = ORIGIN, limits: OperatorLimits = LIMITS
     ) -> None:
+        self.deadline_s = limits.deadline_s
         # The SDK would otherwise write an id file into the home directory and report the timing of
         # one request with the next.
         stripe.enable_telemetry = False

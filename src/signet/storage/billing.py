@@ -219,6 +219,16 @@ async def open_periods(tx: ReadTx, *, ended_by_us: int, limit: int) -> list[Stor
     )
 
 
+async def recent_plans(tx: ReadTx, *, ended_after_us: int) -> list[bytes]:
+    """The documents of all plans that months have pinned which ended after then."""
+    return await tx.all(
+        bytes,
+        """SELECT document FROM billing_plans WHERE cid IN
+            (SELECT plan FROM billing_periods WHERE end_us > :ended_after)""",
+        ended_after=ended_after_us,
+    )
+
+
 async def pin_period(
     tx: Tx, tenant: str, period: str, *, plan: str, document: bytes, end_us: int
 ) -> None:

@@ -212,7 +212,7 @@ async def depth(tx: ReadTx) -> Depth:
 
 
 async def due_outlets(tx: ReadTx, now_us: int, limit: int) -> list[Outlet]:
-    """Items that have something to send now."""
+    """Items that have something to send now. An item that cannot be routed stays among them."""
     return await tx.all(
         Outlet,
         """SELECT DISTINCT tenant, item FROM billing_windows
@@ -222,11 +222,13 @@ async def due_outlets(tx: ReadTx, now_us: int, limit: int) -> list[Outlet]:
     )
 
 
-async def claim_lane(tx: Tx, lane: str, *, owner: str, now_us: int, lease_us: int) -> int | None:
+async def claim_lane(tx: Tx, lane: str, *, owner: str, lease_us: int) -> int | None:
     """Take a lane that nobody holds; the fence of the new lease, or None.
 
-    One conditional statement: of any number of workers, in any number of processes, one gets it.
+    One conditional statement on the database's clock: of any number of workers, in any number of
+    processes, one gets it.
     """
+    now_us = await tx.now_us()
     return await tx.one(
         int,
         """INSERT INTO billing_lanes (lane, owner, fence, lease_until_us)
@@ -242,15 +244,16 @@ async def claim_lane(tx: Tx, lane: str, *, owner: str, now_us: int, lease_us: in
     )
 
 
-async def keep_lane(tx: Tx, lane: str, fence: int, lease_until_us: int) -> bool:
-    """Renew a lease that is still ours; False when another holder has the lane."""
+async def keep_lane(tx: Tx, lane: str, fence: int, *, lease_us: int) -> bool:
+    """Renew a lease that is still ours; False when another holder has, or had, the lane."""
+    until_us = await tx.now_us() + lease_us
     return bool(
         await tx.execute(
             """UPDATE billing_lanes SET lease_until_us = :until
             WHERE lane = :lane AND fence = :fence AND lease_until_us > 0""",
             lane=lane,
             fence=fence,
-            until=lease_until_us,
+            until=until_us,
         )
     )
 
@@ -261,6 +264,20 @@ async def release_lane(tx: Tx, lane: str, fence: int) -> None:
         "UPDATE billing_lanes SET lease_until_us = 0 WHERE lane = :lane AND fence = :fence",
         lane=lane,
         fence=fence,
+    )
+
+
+async def lane_owners(tx: ReadTx) -> list[str]:
+    """Who holds lanes now."""
+    return await tx.all(str, "SELECT DISTINCT owner FROM billing_lanes WHERE lease_until_us > 0")
+
+
+async def free_lanes(tx: Tx, owner: str) -> int:
+    """Take every lane from an owner that is proven dead; how many it held."""
+    return await tx.execute(
+        """UPDATE billing_lanes SET lease_until_us = 0, fence = fence + 1
+        WHERE owner = :owner AND lease_until_us > 0""",
+        owner=owner,
     )
 
 

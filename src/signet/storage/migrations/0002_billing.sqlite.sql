@@ -32,7 +32,7 @@ CREATE TABLE billing_periods (
     closed_us INTEGER,
     PRIMARY KEY (tenant, period)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX billing_periods_open ON billing_periods (end_us) WHERE closed_us IS NULL;
+CREATE INDEX billing_periods_end ON billing_periods (end_us);
 
 -- What Stripe should be told, and what it is known to have been told. `due_us` is NULL while there
 -- is nothing to send or `held` says why nothing may be sent. The flight_ columns are one message
