@@ -219,14 +219,14 @@ def verify_receipt(
 
 def _bundle(document: Json, trust: _Trust, level: Level) -> Report:
     members = _members(document, _BUNDLE)
-    receipts = _receipts(members)
+    receipts, signatures = _receipts(members), _signatures(members)
     _step_3_receipts(receipts)
     _step_4_hashes(receipts)
     _step_5_chain(receipts)
     _belongs_to(members, receipts)
     _step_6_content(members, "bundle_cid")
     carried = _carried_keys(members)
-    _step_7_receipt_signatures(receipts, _texts(members, "signatures"), trust, carried)
+    _step_7_receipt_signatures(receipts, signatures, trust, carried)
     _step_8_document_signatures(members, "bundle", BUNDLE_TYP, trust, carried)
     return _step_9_level("bundle", receipts, trust, level, _OPERATOR_LIMIT)
 
@@ -239,6 +239,8 @@ def _pages(documents: Sequence[Json], trust: _Trust, level: Level) -> Report:
         own = _receipts(page)
         _step_3_receipts(own)
         _step_4_hashes(own)
+        if not own or page["from_hop"] != own[0]["hop"]:
+            _fail(Step.CHAIN, "from_hop", "The page does not begin at its hop.", member="from_hop")
         receipts += own
     _step_5_chain(receipts)
     head = cast("dict[str, Json]", pages[-1]["head"])
@@ -253,24 +255,22 @@ def _pages(documents: Sequence[Json], trust: _Trust, level: Level) -> Report:
     for page in pages:
         own = _receipts(page)
         _belongs_to(page, own)
-        if not own or page["from_hop"] != own[0]["hop"]:
-            _fail(Step.SHAPE, "from_hop", "The page does not begin at its hop.", member="from_hop")
         _step_6_content(page, "page_cid")
         carried = _carried_keys(page)
-        _step_7_receipt_signatures(own, _texts(page, "signatures"), trust, carried)
+        _step_7_receipt_signatures(own, _signatures(page), trust, carried)
         _step_8_document_signatures(page, "page", PAGE_TYP, trust, carried)
     return _step_9_level("pages", receipts, trust, level, _OPERATOR_LIMIT)
 
 
 def _chain(document: Json, trust: _Trust, level: Level) -> Report:
     members = _members(document, _CHAIN)
-    receipts = _receipts(members)
+    receipts, signatures = _receipts(members), _signatures(members)
     _step_3_receipts(receipts)
     _step_4_hashes(receipts)
     _step_5_chain(receipts)
     if "trace_id" in members:
         _belongs_to(members, receipts)
-    _step_7_receipt_signatures(receipts, _texts(members, "signatures"), trust, None)
+    _step_7_receipt_signatures(receipts, signatures, trust, None)
     return _step_9_level("chain", receipts, trust, level, _END_LIMIT, _OPERATOR_LIMIT)
 
 
@@ -379,13 +379,13 @@ def _receipts(members: Mapping[str, Json]) -> list[dict[str, Json]]:
     return receipts
 
 
-def _texts(members: Mapping[str, Json], name: str) -> list[str]:
-    texts: list[str] = []
-    for text in cast("list[Json]", members[name]):
-        if not isinstance(text, str):
-            _fail(Step.SHAPE, "document_member", f"`{name}` holds texts.", member=name)
-        texts.append(text)
-    return texts
+def _signatures(members: Mapping[str, Json]) -> list[str]:
+    signatures: list[str] = []
+    for jws in cast("list[Json]", members["signatures"]):
+        if not isinstance(jws, str):
+            _fail(Step.SHAPE, "document_member", "A signature is a text.", member="signatures")
+        signatures.append(jws)
+    return signatures
 
 
 def _step_3_receipts(receipts: Sequence[Mapping[str, Json]]) -> None:
