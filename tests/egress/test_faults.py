@@ -501,7 +501,7 @@ async def test_broken_handshakes_get_no_byte(authority: Authority, name: str) ->
 
 
 async def test_a_reset_at_once_gets_no_byte(authority: Authority) -> None:
-    """Whether the reset is seen before or in the handshake is a race; nothing is sent either way."""
+    """Before or in the handshake is a race; nothing is sent either way."""
     outcome, peer = await run(authority, reset, None)
     assert isinstance(outcome, NotSent)
     assert outcome.code in {N.TLS_FAILED, N.CONNECT_FAILED}

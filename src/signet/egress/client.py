@@ -96,7 +96,9 @@ class EgressClient:
         verdict = self._judge(target, policy, headers, method, len(body))
         if verdict is not Verdict.OK:
             return Refused(code=verdict, host=target.host)
-        bound_s = min(deadline_s or self._limits.deadline_s, self._limits.deadline_s)
+        bound_s = self._limits.deadline_s
+        if deadline_s is not None:
+            bound_s = min(bound_s, deadline_s)
         attempt = _Attempt(target=target, started_at=_now(), deadline_at=_now() + bound_s)
         response = ResponseReader(self._limits, keep_body=keep_body)
         try:
@@ -127,6 +129,7 @@ class EgressClient:
         """Close every idle connection and the resolver."""
         self._pool.close()
         await self._names.aclose()
+        await asyncio.sleep(0)  # the loop closes aborted sockets on its next turn
 
     async def __aenter__(self) -> Self:
         return self

@@ -11,7 +11,8 @@ class Limits:
 
     `deadline_s` bounds the whole of a request: names, connection, TLS, writing and reading.
     `max_overhead` bounds what the wire carries beyond the head and body of a response (chunk
-    framing, trailers, TLS records), so that a peer cannot spend our CPU on nothing.
+    framing, trailers, TLS records) and `max_reads` in how many pieces it may come, so that a peer
+    cannot spend our CPU on nothing.
     """
 
     deadline_s: float = 10.0
@@ -19,6 +20,7 @@ class Limits:
     max_head: int = 64 * 1024
     max_body: int = 1024 * 1024
     max_overhead: int = 512 * 1024
+    max_reads: int = 8192
     # Idle connections live shorter than the usual server's five seconds, so that a request is
     # seldom written into a connection that is just being closed: that would be `indeterminate`.
     idle_s: float = 4.0

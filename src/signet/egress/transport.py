@@ -148,7 +148,7 @@ class Connection(asyncio.Protocol):
         self._handshake: asyncio.Future[None] | None = None
         self._response: ResponseReader | None = None
         self._done: asyncio.Future[None] | None = None
-        self._wire_budget = 0
+        self._bytes_left = self._reads_left = 0
         self._refill()
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
@@ -194,8 +194,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.closed:
             return
-        self._wire_budget -= len(data)
-        if self._wire_budget < 0:
+        self._bytes_left -= len(data)
+        self._reads_left -= 1
+        if self._bytes_left < 0 or self._reads_left < 0:
             self._fail(IndeterminateCode.BODY_TOO_LARGE)
         elif self._tls is None:
             self._deliver(data)
@@ -216,7 +217,8 @@ class Connection(asyncio.Protocol):
 
     def _refill(self) -> None:
         limits = self._limits
-        self._wire_budget = limits.max_head + limits.max_body + limits.max_overhead
+        self._bytes_left = limits.max_head + limits.max_body + limits.max_overhead
+        self._reads_left = limits.max_reads
 
     def _advance_handshake(self) -> None:
         assert self._tls is not None
