@@ -150,8 +150,9 @@ def _principal(key: str, entry: dict[str, Json]) -> Principal:
     narrowed = entry.get("key_allowlist")
     limit = entry.get("key_fu_monthly_limit")
     return Principal(
-        # Eight hex digits of its hash name a key in logs and audit without telling it.
-        key_id="env_" + hashlib.sha256(key.encode()).hexdigest()[:8],
+        # Digits of its hash name a key in logs and audit without telling it. 64 bits: policies are
+        # found by this name, so no two keys may share one by chance.
+        key_id="env_" + hashlib.sha256(key.encode()).hexdigest()[:16],
         tenant=Tenant(id=TenantId(cast(str, entry["tenant"])), **of_tenant),  # pyright: ignore[reportArgumentType] - checked by _MEMBERS
         scopes=TENANT_SCOPES if scopes is None else frozenset(map(Scope, cast(list[str], scopes))),
         allowlist=tuple(narrowed) if isinstance(narrowed, list) else None,
