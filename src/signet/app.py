@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from ipaddress import IPv6Network, ip_network
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -52,6 +52,9 @@ from signet.telemetry.logs import build_logger
 from signet.telemetry.metrics import Metrics
 from signet.workers.ownership import is_dead, this_process
 from signet.workers.runner import Worker, run_worker
+
+if TYPE_CHECKING:
+    from signet.providers.openai import OpenAIFallback
 
 REGISTRY_SUFFIXES = (".schema.json", ".map.json", ".tool.json", ".tools.json")
 _LEASE_MORE_S = 30.0  # how much longer a claim lasts than the network work under it
@@ -101,14 +104,15 @@ async def open_gateway(
         clock=_now_us,
         dice=secrets.token_bytes,
     )
-    claims = Claims(
-        owner=this_process(), lease_us=int((settings.egress.forward_s + _LEASE_MORE_S) * 1_000_000)
-    )
+    provider = fallback_provider(settings)
+    work_s = settings.egress.forward_s + settings.fallback.fallback_s
+    claims = Claims(owner=this_process(), lease_us=int((work_s + _LEASE_MORE_S) * 1_000_000))
     async with (
         open_database(storage_config(settings)) as database,
         open_committer(database, sealer) as committer,
         JSONataPool() as mappings,
         sender or egress_client(settings) as sending,
+        _closing(provider),
     ):
         await database.transact(keys.publish, _published(key))
         exchanges = Exchanges(
@@ -119,7 +123,7 @@ async def open_gateway(
                 ),
                 policies=policies,
                 fallback=Fallback(
-                    provider=None,
+                    provider=provider,
                     database=database,
                     claims=claims,
                     metrics=metrics,
@@ -172,7 +176,12 @@ async def open_gateway(
             }
 
         operations = [
-            *exchange.operations(exchanges, metrics, settings.server.max_body_bytes),
+            *exchange.operations(
+                exchanges,
+                metrics,
+                settings.server.max_body_bytes,
+                draining=lambda: gateway.draining,
+            ),
             *receipts.operations(exports),
             *probes.operations(
                 storage=settings.storage.kind,
@@ -236,6 +245,27 @@ def egress_client(settings: Settings) -> EgressClient:
         raise StartRefused(f"an egress network cannot be used: {error}") from error
     limits = Limits(deadline_s=egress.forward_s, max_body=egress.max_response_bytes)
     return EgressClient(limits=limits, rules=rules)
+
+
+def fallback_provider(settings: Settings) -> OpenAIFallback | None:
+    """Return the model that is asked, None where none is set. Raises `StartRefused`."""
+    fallback = settings.fallback
+    if fallback.api_key is None and fallback.base_url is None:
+        return None
+    try:
+        from signet.providers.openai import OpenAIConfig, OpenAIFallback, OperatorLimits
+    except ModuleNotFoundError as error:
+        detail = "the LLM fallback needs the extra `openai`: pip install 'signet-protocol[openai]'"
+        raise StartRefused(detail) from error
+    config = OpenAIConfig(
+        # A service on one's own machine asks for none, and the SDK insists on one.
+        api_key=fallback.api_key or "none",
+        base_url=fallback.base_url or "https://api.openai.com/v1",
+        model=fallback.model,
+        api=fallback.api,
+        limits=OperatorLimits(deadline_s=fallback.fallback_s),
+    )
+    return OpenAIFallback(config)
 
 
 def webhook_key(key: SigningKey) -> Ed25519PrivateKey:
@@ -313,6 +343,15 @@ def _published(key: SigningKey) -> keys.StoredKey:
         retired_us=None,
         revoked_us=None,
     )
+
+
+@asynccontextmanager
+async def _closing(provider: OpenAIFallback | None) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        if provider is not None:
+            await provider.aclose()
 
 
 async def _database_state(database: Database) -> str:

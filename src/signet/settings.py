@@ -297,6 +297,35 @@ class EgressSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackSettings:
+    """The model that mends what our own rules cannot; none, where neither key nor URL is set."""
+
+    api_key: str | None = _setting(
+        "SP_OPENAI_API_KEY",
+        _text,
+        None,
+        "API key of the LLM service.",
+        secret=True,
+        also=("OPENAI_API_KEY",),
+        shown="none",
+    )
+    base_url: str | None = _setting(
+        "SP_OPENAI_BASE_URL",
+        _text,
+        None,
+        "Any OpenAI-compatible service, version path included.",
+        shown="https://api.openai.com/v1",
+    )
+    model: str = _setting("SP_OPENAI_MODEL", _text, "gpt-4o-mini", "The model to ask.")
+    api: Literal["chat", "responses"] = _setting(
+        "SP_OPENAI_API", _one_of("chat", "responses"), "chat", "Which of its APIs to speak."
+    )
+    fallback_s: float = _setting(
+        "SP_FALLBACK_SECONDS", _seconds(0.5, 120), 20.0, "How long one call may take."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
     """What an operator sees."""
 
@@ -324,6 +353,7 @@ class Settings:
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
     egress: EgressSettings = field(default_factory=EgressSettings)
+    fallback: FallbackSettings = field(default_factory=FallbackSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
 

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from signet.core.billing import period_of
 from signet.core.errors import Fault, SignetError
 from signet.core.exchange import Outcome, Refusal
+from signet.core.fallback import Estimate, FallbackResult
 from signet.core.tenant import Principal
 from signet.core.toolcalls import EmbeddedText
 from signet.gateway.claims import Claims, Step
@@ -34,32 +35,6 @@ _LEAST_OUTPUT: Final = 0.5
 """Of the output a call may need, the part below which it is not worth making."""
 
 
-class Estimate(Protocol):
-    """What a call can cost at most."""
-
-    @property
-    def prompt_tokens(self) -> int: ...
-    @property
-    def output_cap(self) -> int: ...
-
-
-class FallbackAnswer(Protocol):
-    """What one call gave and what it cost."""
-
-    @property
-    def repaired_text(self) -> str | None: ...
-    @property
-    def fu_tokens(self) -> int: ...
-    @property
-    def success(self) -> bool: ...
-    @property
-    def error(self) -> str | None: ...
-    @property
-    def model(self) -> str | None: ...
-    @property
-    def estimated(self) -> bool: ...
-
-
 class FallbackProvider(Protocol):
     """A model that can be asked once to mend a text."""
 
@@ -69,7 +44,7 @@ class FallbackProvider(Protocol):
 
     async def arepair_with_tokens(
         self, broken_json: str, schema: Json | None = None, *, output_cap: int | None = None
-    ) -> FallbackAnswer:
+    ) -> FallbackResult:
         """Make one call; expected failures are values."""
         ...
 
@@ -177,7 +152,7 @@ class Fallback:
         return _Permit(fence=claimed.fence, holds=tuple(holds), output_cap=output_cap)
 
     def _guarded(
-        self, sheet: Sheet, embedded: EmbeddedText, answer: FallbackAnswer
+        self, sheet: Sheet, embedded: EmbeddedText, answer: FallbackResult
     ) -> Read | Refusal:
         """Hold the model's answer against the text that it was given."""
         if not answer.success or answer.repaired_text is None:
@@ -246,7 +221,7 @@ def _changed_meaning(faults: tuple[Fault, ...]) -> Refusal:
 
 
 def _receipted(
-    embedded: EmbeddedText, answer: FallbackAnswer, *, accepted: bool
+    embedded: EmbeddedText, answer: FallbackResult, *, accepted: bool
 ) -> dict[str, Json]:
     told: dict[str, Json] = {
         "method": "llm",
