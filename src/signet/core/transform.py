@@ -260,7 +260,7 @@ def _currency(value: _Value) -> str:
 
 # --- Compilation ---------------------------------------------------------------------------------
 
-_OPERATIONS = frozenset(
+OPERATIONS = frozenset(
     ("path", "const", "decimal", "minor_units", "concat", "lookup", "each", *_UNARY)
 )
 _ARGUMENTS = {
@@ -351,9 +351,9 @@ class _Compiler:
         if not isinstance(rule, dict):
             self._fault(at, "A source is an expression or an object with one operation.")
             return _never
-        named = _OPERATIONS & rule.keys()
+        named = OPERATIONS & rule.keys()
         if len(named) != 1:
-            offered = ", ".join(sorted(_OPERATIONS))
+            offered = ", ".join(sorted(OPERATIONS))
             self._fault(at, f"A source has exactly one operation of: {offered}.")
             return _never
         (operation,) = named
@@ -486,7 +486,7 @@ def _plant(tree: _Tree, tokens: tuple[Token, ...], leaf: _Build) -> bool:
 def _place(rule: Json) -> str:
     """Where the first thing that a source reads stands, for faults in what a function makes."""
     while isinstance(rule, dict):
-        rule = next((operand for name, operand in rule.items() if name in _OPERATIONS), None)
+        rule = next((operand for name, operand in rule.items() if name in OPERATIONS), None)
     if not isinstance(rule, str):
         return ""
     try:

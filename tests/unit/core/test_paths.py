@@ -8,7 +8,7 @@ from typing import cast
 
 import jmespath
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signet.core.paths import PathInvalid, PathTypeError, compile_path, target_tokens
@@ -95,6 +95,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     document=VALUES,
     expression=st.sampled_from([e for e in EXPRESSIONS if "(" not in e and "<" not in e]),

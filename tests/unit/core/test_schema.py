@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signet.core.schema import EACH, FAULT_LIMIT, Schema, SchemaInvalid
@@ -57,6 +57,7 @@ def test_numbers_are_compared_as_decimals(schema: str, number: str, valid: bool)
     assert (compiled(parse(schema)).faults(parse(number)) == ()) is valid
 
 
+@settings(deadline=None)
 @given(cents=st.integers(-(10**14), 10**14))
 def test_every_amount_of_cents_is_a_multiple_of_a_cent(cents: int) -> None:
     """multipleOf 0.01 holds for every two-place decimal, and for none with a third place."""

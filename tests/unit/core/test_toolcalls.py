@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signet.core.schema import EACH, Embedded, SchemaInvalid
@@ -151,6 +151,7 @@ def test_a_pointer_to_nowhere_changes_nothing(nowhere: str) -> None:
     assert with_parsed(payload, {nowhere: "new"}) == payload
 
 
+@settings(deadline=None)
 @given(
     calls=st.lists(st.text(max_size=5), max_size=30),
     chosen=st.sets(st.integers(0, 29)),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from signet.core import transform
 from signet.core.transform import (
     Fields,
     JSONata,
@@ -236,6 +239,7 @@ def test_faults_are_few_even_where_everything_is_missing() -> None:
     assert len(failed(fields, {})) == 20
 
 
+@settings(deadline=None)
 @given(minor=st.integers(-MAX_MINOR, MAX_MINOR), currency=st.sampled_from(["EUR", "JPY", "KWD"]))
 def test_decimal_text_and_minor_units_are_inverse(minor: int, currency: str) -> None:
     """Money crosses a mapping in either form without losing a unit."""
@@ -247,6 +251,7 @@ def test_decimal_text_and_minor_units_are_inverse(minor: int, currency: str) -> 
     assert back == {"m": minor}
 
 
+@settings(deadline=None)
 @given(number=st.decimals(allow_nan=False, allow_infinity=False, places=4, max_value=10**9))
 def test_a_number_a_mapping_makes_obeys_the_rule_of_the_door(number: Decimal) -> None:
     """`number` gives what strict parsing gives for the same text, or refuses."""
@@ -316,3 +321,11 @@ def test_jsonata_is_kept_as_text() -> None:
     compiled = mapping({"jsonata": "$sum(a)", "description": "adds"})
     assert compiled.body == JSONata(expression="$sum(a)")
     assert compiled.cid == content_id(canonicalize(compiled.document))
+
+
+def test_the_guide_describes_every_function() -> None:
+    """And no other: its table is held against the code."""
+    guide = (Path(__file__).parents[3] / "docs/guide/types-and-mappings.md").read_text()
+    table = guide.split("the `fields` form")[1].split("## Mappings: JSONata")[0]
+    rows = re.findall(r'^\| .*?`\{"([a-z_]+)":', table, re.MULTILINE)
+    assert set(rows) == transform.OPERATIONS

@@ -6,7 +6,7 @@ import time
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signet.core.units import (
@@ -149,6 +149,7 @@ def test_the_table_is_the_published_one() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(minor=st.integers(-MAX_MINOR, MAX_MINOR), currency=CURRENCIES)
 def test_minor_units_and_decimals_are_the_same_amount(minor: int, currency: str) -> None:
     """Whatever an integer of minor units spells as a decimal comes back as that integer."""
@@ -156,6 +157,7 @@ def test_minor_units_and_decimals_are_the_same_amount(minor: int, currency: str)
     assert to_minor(amount, currency) == to_minor(f"{amount:f}", currency) == minor
 
 
+@settings(deadline=None)
 @given(amount=st.one_of(st.decimals(), st.text(max_size=80), st.integers()), currency=CURRENCIES)
 def test_any_amount_is_exact_or_refused(amount: object, currency: str) -> None:
     """There is no third way: the result equals the amount shifted, or a refusal of ours."""
