@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 from time import perf_counter
 
@@ -17,11 +18,20 @@ from signet.gateway.exchange import Answered, Exchanges, NotAccepted
 from signet.telemetry.metrics import Metrics
 
 
-def operations(exchanges: Exchanges, metrics: Metrics, max_body_bytes: int) -> list[Operation]:
+def operations(
+    exchanges: Exchanges,
+    metrics: Metrics,
+    max_body_bytes: int,
+    *,
+    draining: Callable[[], bool],
+) -> list[Operation]:
     """Return the one operation of this file."""
 
     async def exchange(request: Request, principal: Principal) -> Response:
         started = perf_counter()
+        if draining():
+            detail = "ask again with the same key; another node or the next start will answer"
+            return problem_response("draining", detail, retry_after_s=1)
         try:
             body = await read_json_body(request, max_body_bytes)
         except ClientDisconnect:
@@ -79,7 +89,7 @@ def operations(exchanges: Exchanges, metrics: Metrics, max_body_bytes: int) -> l
                 *("delivery_unavailable", "egress_denied", "semantic_violation"),
                 *("fu_quota_exceeded", "fallback_interrupted"),
                 *("forward_not_sent", "forward_outcome_unknown"),
-                *("not_acknowledged", "overloaded"),
+                *("not_acknowledged", "overloaded", "draining"),
             ),
         )
     ]
