@@ -1,0 +1,37 @@
+"""argparse as every command uses it: one exit code for misuse, examples kept as written."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from signet.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # pyright: ignore[reportPrivateUsage] # argparse has no public name for it
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit 64 (argparse's own 2 means `below` here)."""
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(Exit.USAGE)
+
+
+def new_command(
+    subparsers: Subparsers, name: str, *, line: str, description: str, examples: str = ""
+) -> argparse.ArgumentParser:
+    """Add a command; `line` is for the overview, `examples` are shown below the options."""
+    return subparsers.add_parser(
+        name,
+        help=line,
+        description=description,
+        epilog=f"examples:\n{examples}" if examples else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
