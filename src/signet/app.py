@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import time
@@ -22,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from signet import __version__
 from signet.api.answers import render
-from signet.api.routes import exchange, probes, receipts
+from signet.api.routes import exchange, probes, receipts, usage
 from signet.api.server import build_api
 from signet.core.errors import SignetError
 from signet.core.registry import Registry
@@ -51,7 +50,7 @@ from signet.storage.errors import StorageError
 from signet.telemetry.logs import build_logger
 from signet.telemetry.metrics import Metrics
 from signet.workers.ownership import is_dead, this_process
-from signet.workers.runner import Worker, run_worker
+from signet.workers.runner import Worker, running
 
 if TYPE_CHECKING:
     from signet.providers.openai import OpenAIFallback
@@ -183,6 +182,7 @@ async def open_gateway(
                 draining=lambda: gateway.draining,
             ),
             *receipts.operations(exports),
+            *usage.operations(database, _now_us),
             *probes.operations(
                 storage=settings.storage.kind,
                 version=__version__,
@@ -200,17 +200,12 @@ async def open_gateway(
             log=log,
         )
         gateway = Gateway(asgi=asgi, database=database, key=key, metrics=metrics, log=log)
-        async with asyncio.TaskGroup() as tasks:
-            workers = [
-                tasks.create_task(run_worker(worker, log), name=worker.name)
-                for worker in (
-                    Worker(name="recovery", work=recovery.run_once, every_s=5.0),
-                    Worker(name="holds", work=recovery.settle_holds, every_s=10.0),
-                )
-            ]
+        workers = (
+            Worker(name="recovery", work=recovery.run_once, every_s=5.0),
+            Worker(name="holds", work=recovery.settle_holds, every_s=10.0),
+        )
+        async with running(workers, log):
             yield gateway
-            for worker in workers:
-                worker.cancel()
 
 
 def storage_config(settings: Settings) -> SqliteConfig | PostgresConfig:
@@ -329,7 +324,7 @@ def _read_or_make(path: Path) -> str:
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
         raise StartRefused(f"{path} can be read by others (mode {mode:o}); chmod 600 {path}")
-    return path.read_text("ascii")
+    return path.read_text("latin-1")  # what is no seed is refused as one
 
 
 def _published(key: SigningKey) -> keys.StoredKey:

@@ -163,6 +163,44 @@ JWKS: Final[Schema] = {
     },
 }
 
+_COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+_COUNT_OR_NONE: Final[Schema] = {"type": ["integer", "null"], "minimum": 0}
+
+USAGE: Final[Schema] = {
+    "type": "object",
+    "required": ["tenant", "period", "vex", "fu"],
+    "properties": {
+        "tenant": {"type": "string"},
+        "period": {
+            "type": "object",
+            "required": ["name", "start", "end"],
+            "properties": {
+                "name": {"type": "string"},
+                "start": {"type": "string", "format": "date-time"},
+                "end": {"type": "string", "format": "date-time"},
+            },
+        },
+        "vex": {"type": "object", "required": ["units"], "properties": {"units": _COUNT}},
+        "fu": {
+            "type": "object",
+            "required": ["units", "quota"],
+            "properties": {
+                "units": _COUNT,
+                "quota": {
+                    "type": "object",
+                    "required": ["limit", "used", "reserved", "left"],
+                    "properties": {
+                        "limit": _COUNT_OR_NONE,
+                        "used": _COUNT,
+                        "reserved": _COUNT,
+                        "left": _COUNT_OR_NONE,
+                    },
+                },
+            },
+        },
+    },
+}
+
 HEALTH: Final[Schema] = {
     "type": "object",
     "required": ["ok", "storage", "version", "ts"],
