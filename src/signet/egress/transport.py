@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 from weakref import WeakValueDictionary
 
 from signet.egress.http1 import ResponseReader
@@ -188,8 +188,7 @@ class Connection(asyncio.Protocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         if self.closed:
