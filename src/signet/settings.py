@@ -69,6 +69,13 @@ def _text(text: str) -> str:
     return text
 
 
+def _name(text: str) -> str:
+    # What a receipt can carry: anything else would be found out at the first exchange only.
+    if not re.fullmatch(r"[^\x00-\x1f\x7f]{1,512}", text):
+        raise ValueError("1 to 512 characters without control characters")
+    return text
+
+
 def _path(text: str) -> Path:
     return Path(_text(text)).expanduser()
 
@@ -115,7 +122,8 @@ def _keyring(text: str) -> Keyring:
     try:
         return read_keyring(parse(text))
     except ReceiptError as error:
-        raise ValueError(f"a JSON object, key to tenant: {error}") from error
+        # Without its pointer: that begins with the key itself.
+        raise ValueError(f"a JSON object, key to tenant: {error.detail}") from error
     except KeyringInvalid as error:
         places = "; ".join(f"{f.pointer or '(all)'}: {f.detail}" for f in error.faults)
         raise ValueError(f"a JSON object, key to tenant: {places}") from error
@@ -192,7 +200,7 @@ class IdentitySettings:
     """Who signs."""
 
     issuer: str = _setting(
-        "SP_ISSUER", _text, "signet", "This deployment's name, `iss` in every receipt."
+        "SP_ISSUER", _name, "signet", "This deployment's name, `iss` in every receipt."
     )
     private_key_b64: str | None = _setting(
         "SP_PRIVATE_KEY_B64",
@@ -205,7 +213,7 @@ class IdentitySettings:
     )
     kid: str | None = _setting(
         "SP_KID",
-        _text,
+        _name,
         None,
         "A second name under which the signing key is published.",
         also=("AB_KID",),

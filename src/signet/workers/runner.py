@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
@@ -38,3 +39,22 @@ async def run_worker(worker: Worker, log: FilteringBoundLogger) -> None:
             log.info("worker_did", worker=worker.name, count=done)
         else:
             await asyncio.sleep(worker.every_s)
+
+
+@asynccontextmanager
+async def running(workers: Iterable[Worker], log: FilteringBoundLogger) -> AsyncGenerator[None]:
+    """Run `workers` beside the block, and stop them at its end."""
+    failure: BaseException | None = None
+    async with asyncio.TaskGroup() as tasks:
+        started = [
+            tasks.create_task(run_worker(worker, log), name=worker.name) for worker in workers
+        ]
+        try:
+            yield
+        except (Exception, asyncio.CancelledError) as error:
+            failure = error  # raised again below, so that the group does not wrap it
+        finally:
+            for task in started:
+                task.cancel()
+    if failure is not None:
+        raise failure
