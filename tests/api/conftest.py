@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-
 from tests.inprocess import App, open_app
 
 DOCUMENTS: dict[str, object] = {

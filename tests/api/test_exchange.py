@@ -10,11 +10,11 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.inprocess import App, Reply, envelope, invoice, open_app
 
 from signet.receipts.canonical import canonicalize, content_id
 from signet.storage import idempotency, receipts
 from signet.storage.tx import Tx
-from tests.inprocess import App, Reply, envelope, invoice, open_app
 
 pytestmark = pytest.mark.anyio
 
@@ -89,7 +89,7 @@ class TestAllowed:
         assert json.loads(base64.urlsafe_b64decode(header + "=="))["typ"] == "signet-receipt+jws"
 
     async def test_a_trace_is_made_where_none_is_given(self, app: App) -> None:
-        """Without a trace id, or with null, the server makes a UUIDv7 and says it in the headers."""
+        """Without a trace id, or with null, the server makes a UUIDv7 and tells it in headers."""
         for body in (invoice(), invoice(trace_id=None)):
             reply = await app.exchange(body)
             trace_id = reply.json["trace_id"]
@@ -153,38 +153,39 @@ class TestAllowed:
         assert (await app.exchange(body)).status == 200
 
 
+CALLS = [
+    pytest.param(
+        "openai.tool_call.v1",
+        {
+            "id": "call_1",
+            "type": "function",
+            "function": {"name": "place_order", "arguments": '{"sku":"A-1"}'},
+        },
+        {"tool": "place_order", "arguments": {"sku": "A-1"}, "call_id": "call_1"},
+        id="openai",
+    ),
+    pytest.param(
+        "anthropic.tool_use.v1",
+        {"type": "tool_use", "id": "toolu_1", "name": "place_order", "input": {"sku": "A-1"}},
+        {"tool": "place_order", "arguments": {"sku": "A-1"}, "call_id": "toolu_1"},
+        id="anthropic",
+    ),
+    pytest.param(
+        "mcp.tool_call.v1",
+        {
+            "jsonrpc": "2.0",
+            "id": 7,
+            "method": "tools/call",
+            "params": {"name": "place_order", "arguments": {"sku": "A-1"}},
+        },
+        {"tool": "place_order", "arguments": {"sku": "A-1"}, "call_id": "7"},
+        id="mcp",
+    ),
+]
+
+
 class TestToolCalls:
     """The forms in which clients emit tool calls."""
-
-    CALLS = [
-        pytest.param(
-            "openai.tool_call.v1",
-            {
-                "id": "call_1",
-                "type": "function",
-                "function": {"name": "place_order", "arguments": '{"sku":"A-1"}'},
-            },
-            {"tool": "place_order", "arguments": {"sku": "A-1"}, "call_id": "call_1"},
-            id="openai",
-        ),
-        pytest.param(
-            "anthropic.tool_use.v1",
-            {"type": "tool_use", "id": "toolu_1", "name": "place_order", "input": {"sku": "A-1"}},
-            {"tool": "place_order", "arguments": {"sku": "A-1"}, "call_id": "toolu_1"},
-            id="anthropic",
-        ),
-        pytest.param(
-            "mcp.tool_call.v1",
-            {
-                "jsonrpc": "2.0",
-                "id": 7,
-                "method": "tools/call",
-                "params": {"name": "place_order", "arguments": {"sku": "A-1"}},
-            },
-            {"tool": "place_order", "arguments": {"sku": "A-1"}, "call_id": "7"},
-            id="mcp",
-        ),
-    ]
 
     @pytest.mark.parametrize(("kind", "call", "expected"), CALLS)
     async def test_every_form_becomes_the_generic_call(
@@ -200,7 +201,7 @@ class TestToolCalls:
     async def test_arguments_are_held_against_the_tool(
         self, app: App, kind: str, call: object, _expected: object
     ) -> None:
-        """Arguments that do not fit the registered tool are refused, with the place of the fault."""
+        """Arguments that do not fit the registered tool are refused, with the place."""
         spoiled = json.loads(json.dumps(call).replace("sku", "sko"))
         body = envelope(spoiled, payload_type=kind, target_type="signet.tool_call.v1")
         reply = await app.exchange(body)
@@ -330,7 +331,7 @@ class TestRefusals:
     async def test_each_has_its_code_pointer_and_receipt(
         self, app: App, body: object, code: str, pointer: str | None
     ) -> None:
-        """The problem names code and place, and carries a verifiable `failed` receipt of no unit."""
+        """The problem names code and place, and carries a `failed` receipt of no unit."""
         reply = await app.exchange(body)
         assert (reply.status, reply.code) == (422, code)
         problem = reply.json
@@ -560,7 +561,7 @@ class TestIdempotency:
         ids=["allowed", "refused", "delivery"],
     )
     async def test_another_body_with_the_key_is_refused(self, app: App, other: object) -> None:
-        """A key belongs to its first body; whatever else comes with it gets 422, never its answer."""
+        """A key belongs to its first body; whatever else comes with it gets 422."""
         await app.exchange(invoice(), key="k")
         reply = await app.exchange(other, key="k")
         assert (reply.status, reply.code) == (422, "idempotency_key_reused")
@@ -624,7 +625,7 @@ class TestChain:
         assert len(await app.verified("hot")) == 20
 
     async def test_expected_prev_holds_the_chain(self, app: App) -> None:
-        """Null begins a chain, a hash continues it, and a wrong one is 409 with the last receipt."""
+        """Null begins a chain, a hash continues it, a wrong one is 409 with the last receipt."""
         first = await app.exchange(invoice(trace_id="t", expected_prev=None))
         assert first.status == 200
         last = first.json["receipt"]["receipt_hash"]
@@ -722,7 +723,7 @@ class TestStorageTrouble:
     """The gateway does not say what it does not know."""
 
     async def test_an_unsure_commit_is_not_acknowledged(self, app: App) -> None:
-        """While the database refuses to commit, the answer is 503 and the same key is the way on."""
+        """While the database does not commit, the answer is 503: ask again with the same key."""
 
         async def spoil(tx: Tx) -> None:
             await tx.execute(

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.inprocess import App, envelope, invoice, open_app
 
 from signet import __version__
-from tests.inprocess import App, envelope, invoice, open_app
 
 pytestmark = pytest.mark.anyio
 

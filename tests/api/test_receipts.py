@@ -8,13 +8,13 @@ import json
 from typing import Any
 
 import pytest
+from tests.inprocess import App, envelope, invoice
 
 from signet.receipts.canonical import canonicalize, content_id
 from signet.receipts.errors import LevelNotReached, VerificationError
 from signet.receipts.keys import KeySet
 from signet.receipts.verify import Level, verify, verify_pages
 from signet.storage import receipts as stored
-from tests.inprocess import App, envelope, invoice
 
 pytestmark = pytest.mark.anyio
 

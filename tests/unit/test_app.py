@@ -1,0 +1,166 @@
+"""The composition root: what a start makes, shares and refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.inprocess import SEED, invoice, open_app
+
+from signet import app
+from signet.app import StartRefused, open_gateway
+from signet.core.registry import RegistryInvalid
+from signet.receipts.keys import SigningKey
+from signet.settings import Settings, read_settings
+from signet.storage.errors import StorageUnavailable
+
+pytestmark = pytest.mark.anyio
+
+
+def _settings(directory: Path, **environ: str) -> Settings:
+    return read_settings({"SP_DATA_DIR": str(directory), **environ}).settings
+
+
+class TestSigningKey:
+    """The key that signs receipts."""
+
+    def test_a_key_is_made_once_and_kept(self, tmp_path: Path) -> None:
+        """Without a key in the settings, a file only its owner may read holds one."""
+        directory = tmp_path / "a" / "b"
+        first = app.load_signing_key(_settings(directory))
+        assert app.load_signing_key(_settings(directory)).kid == first.kid
+        assert (directory / "signing-key").stat().st_mode & 0o777 == 0o600
+        assert [path.name for path in directory.iterdir()] == ["signing-key"]
+
+    def test_processes_that_start_at_once_share_it(self, tmp_path: Path) -> None:
+        """Whoever loses the race reads the winner's key."""
+        with ThreadPoolExecutor(16) as pool:
+            keys = pool.map(lambda _: app.load_signing_key(_settings(tmp_path)).kid, range(64))
+            assert len(set(keys)) == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["signing-key"]
+
+    def test_a_key_that_others_can_read_is_refused(self, tmp_path: Path) -> None:
+        """The start says how to mend it."""
+        app.load_signing_key(_settings(tmp_path))
+        (tmp_path / "signing-key").chmod(0o644)
+        with pytest.raises(StartRefused, match="chmod 600"):
+            app.load_signing_key(_settings(tmp_path))
+
+    @pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 43, SEED.encode() + b"AA"])
+    def test_a_spoiled_key_file_is_refused(self, tmp_path: Path, content: bytes) -> None:
+        """A key file that holds no seed names itself and not its content."""
+        path = tmp_path / "signing-key"
+        path.touch(0o600)
+        path.write_bytes(content)
+        with pytest.raises(StartRefused, match="signing-key") as caught:
+            app.load_signing_key(_settings(tmp_path))
+        assert SEED not in str(caught.value)
+
+    def test_the_setting_wins_over_the_file(self, tmp_path: Path) -> None:
+        """A key in the settings makes no file."""
+        key = app.load_signing_key(_settings(tmp_path, SP_PRIVATE_KEY_B64=SEED))
+        assert key.kid == SigningKey.from_b64(SEED).kid
+        assert not list(tmp_path.iterdir())
+
+    def test_forwards_are_signed_by_another_key(self) -> None:
+        """The webhook key is derived, stable, and not the receipt key."""
+        key = SigningKey.from_b64(SEED)
+        derived = app.webhook_key(key).public_key().public_bytes_raw()
+        assert derived == app.webhook_key(SigningKey.from_b64(SEED)).public_key().public_bytes_raw()
+        assert derived != key.public.raw
+
+
+class TestStart:
+    """What keeps a gateway from starting."""
+
+    @pytest.mark.parametrize(
+        ("environ", "named"),
+        [
+            ({"SP_HEL_ALLOWLIST": "https://"}, "allowlist"),
+            ({"SP_HEL_ALLOWLIST": "*.com."}, "allowlist"),
+            ({"SP_API_KEYS": '{"k":{"tenant":"a","allowlist":["a b"]}}'}, "allowlist"),
+            ({"SP_API_KEYS": '{"k":{"tenant":"a","key_allowlist":[{"port":1}]}}'}, "allowlist"),
+            ({"SP_EGRESS_PRIVATE_NETWORKS": "10.0.0.1/8"}, "egress network"),
+            ({"SP_EGRESS_PRIVATE_NETWORKS": "everything"}, "egress network"),
+            ({"SP_EGRESS_PRIVATE_NETWORKS": "127.0.0.0/8"}, "egress network"),
+            ({"SP_EGRESS_PRIVATE_NETWORKS": "169.254.0.0/16"}, "egress network"),
+            ({"SP_EGRESS_NAT64_PREFIXES": "10.0.0.0/8"}, "egress network"),
+            ({"SP_REGISTRY_DIR": "/nonexistent/types"}, "SP_REGISTRY_DIR"),
+        ],
+    )
+    async def test_settings_that_cannot_work_are_refused(
+        self, tmp_path: Path, environ: dict[str, str], named: str
+    ) -> None:
+        """The message names what to mend, and nothing is left open."""
+        with pytest.raises(StartRefused, match=named):
+            async with open_gateway(_settings(tmp_path, **environ)):
+                pass
+
+    async def test_a_faulty_registry_is_refused(self, tmp_path: Path) -> None:
+        """Every fault of the operator's documents comes at once."""
+        directory = tmp_path / "types"
+        directory.mkdir()
+        (directory / "bad.v1.schema.json").write_text("{")
+        (directory / "worse.schema.json").write_text("{}")
+        with pytest.raises(RegistryInvalid) as caught:
+            async with open_gateway(_settings(tmp_path, SP_REGISTRY_DIR=str(directory))):
+                pass
+        assert len(caught.value.faults) == 2
+
+    async def test_a_database_that_cannot_be_opened_is_refused(self, tmp_path: Path) -> None:
+        """A directory where the file should be is an error of storage."""
+        (tmp_path / "signet.db").mkdir()
+        with pytest.raises(StorageUnavailable):
+            async with open_gateway(_settings(tmp_path)):
+                pass
+
+    async def test_what_fails_inside_comes_out_as_it_is(self, tmp_path: Path) -> None:
+        """An error of the block is neither wrapped nor lost, and the gateway closes."""
+        with pytest.raises(ZeroDivisionError):
+            async with open_gateway(_settings(tmp_path)):
+                raise ZeroDivisionError
+        async with asyncio.timeout(5), open_gateway(_settings(tmp_path)):
+            pass
+
+
+class TestGateway:
+    """A gateway that is up."""
+
+    async def test_its_database_is_where_the_settings_say(self, tmp_path: Path) -> None:
+        """`SP_DB_PATH` moves the file; the key stays in the data directory."""
+        path = tmp_path / "elsewhere" / "log.db"
+        async with open_app(tmp_path / "data", SP_DB_PATH=str(path)) as gateway:
+            assert (await gateway.exchange(invoice())).status == 200
+        assert path.exists()
+        assert not (tmp_path / "data" / "signet.db").exists()
+
+    async def test_two_gateways_share_one_file(self, tmp_path: Path) -> None:
+        """Two processes' worth of gateways on one file write one chain."""
+        async with open_app(tmp_path) as one, open_app(tmp_path) as other:
+            for index in range(4):
+                reply = await (one, other)[index % 2].exchange(
+                    invoice(trace_id="t"), key=f"k-{index}"
+                )
+                assert reply.json["receipt"]["hop"] == index + 1
+            assert len(await other.verified("t")) == 4
+
+    async def test_a_new_key_is_published_beside_the_old(self, tmp_path: Path) -> None:
+        """After a change of key the export of an old trace still verifies with the old one."""
+        async with open_app(tmp_path) as app_:
+            old = app_.gateway.key
+            await app_.exchange(invoice(trace_id="t"), key="k")
+        seed = SigningKey.generate().seed_b64
+        async with open_app(tmp_path, SP_PRIVATE_KEY_B64=seed) as app_:
+            published = (await app_.get("/.well-known/jwks.json", api_key=None)).json
+            kids = {key["kid"] for key in published["keys"]}
+            assert {old.kid, app_.gateway.key.kid} <= kids
+            assert (await app_.exchange(invoice(trace_id="t"))).json["receipt"]["hop"] == 2
+
+    async def test_the_alias_is_published_too(self, tmp_path: Path) -> None:
+        """`SP_KID` is a second name for the key."""
+        async with open_app(tmp_path, SP_KID="my-key") as app_:
+            published = (await app_.get("/.well-known/jwks.json", api_key=None)).json
+        assert "my-key" in json.dumps(published)
