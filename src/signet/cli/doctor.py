@@ -1,0 +1,244 @@
+"""`signet doctor`: what is wrong with an installation, and how to mend it.
+
+Every check returns findings and none stops the others, so that one run shows everything. The
+database is opened just as `signet serve` opens it, which also brings its schema up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import http.client
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from signet import __version__
+from signet.app import (
+    SIGNING_KEY_FILE,
+    egress_client,
+    egress_policies,
+    load_signing_key,
+    registry_documents,
+    storage_config,
+)
+from signet.cli.arguments import new_command
+from signet.cli.exits import Exit
+from signet.cli.terminal import bytes_text
+from signet.core.errors import SignetError
+from signet.core.registry import Registry
+from signet.settings import Settings, SettingsInvalid, read_settings
+from signet.storage.database import PostgresConfig, SqliteConfig, open_database
+
+if TYPE_CHECKING:
+    from signet.cli.arguments import Subparsers
+
+Verdict = Literal["ok", "note", "wrong"]
+
+_LEAST_FREE_BYTES: Final = 100_000_000
+_LITTLE_FREE_BYTES: Final = 1_000_000_000
+_RELEASED_S: Final = 1_767_225_600  # 2026-01-01: no clock that shows less is right
+_SKEW_S: Final = 60
+_PROBE_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `mend` says what to do where it is not `ok`."""
+
+    name: str
+    verdict: Verdict
+    said: str
+    mend: str = ""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add `doctor` to the command's sub-commands."""
+    parser = new_command(
+        subparsers,
+        "doctor",
+        line="find what is wrong with an installation",
+        description="Look at settings, database, signing key, clock, disk, types and port, and say"
+        " how to mend what is wrong. The database is opened as `signet serve` opens it, which"
+        " also brings its schema up to date. Exits 1 when something is wrong.",
+        examples="  signet doctor\n  signet doctor --json",
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings; exit 1 when one of them is wrong."""
+    findings = list(examine(os.environ))
+    if args.json:
+        rows = [
+            {"name": f.name, "verdict": f.verdict, "said": f.said, "mend": f.mend} for f in findings
+        ]
+        print(json.dumps(rows, indent=2))
+    else:
+        for finding in findings:
+            print(f"{finding.verdict:<5}  {finding.name:<9} {finding.said}")
+            if finding.mend:
+                print(f"{'':<17}-> {finding.mend}")
+    wrong = sum(finding.verdict == "wrong" for finding in findings)
+    if wrong and not args.json:
+        print(f"{wrong} thing{'s' * (wrong > 1)} to mend", file=sys.stderr)
+    return Exit.FAILED if wrong else Exit.DONE
+
+
+def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what each check finds; without usable settings there is nothing else to check."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("version", "ok", f"signet {__version__}, Python {python}")
+    try:
+        environment = read_settings(environ)
+    except SettingsInvalid as error:
+        for fault in error.faults:
+            yield Finding("settings", "wrong", f"{fault.pointer}: {fault.detail}", "set it anew")
+        return
+    for name in environment.unknown:
+        yield Finding("settings", "note", f"nothing reads {name}", "unset it, or mend its name")
+    settings = environment.settings
+    yield _api_keys(settings)
+    yield _registry(settings)
+    yield _egress(settings)
+    yield _directory(settings)
+    yield _signing_key(settings)
+    yield _database(settings)
+    yield _clock(settings)
+    yield _port(settings)
+
+
+def _api_keys(settings: Settings) -> Finding:
+    keyring = settings.exchange.api_keys
+    if not keyring.principals:
+        said, mend = "there are none, so every call is refused with 401", "set SP_API_KEYS"
+        return Finding("api keys", "note", said, mend)
+    keys, tenants = len(keyring.principals), len(keyring.tenants)
+    return Finding("api keys", "ok", f"{keys} for {tenants} tenant{'s' * (tenants > 1)}")
+
+
+def _registry(settings: Settings) -> Finding:
+    try:
+        documents = list(registry_documents(settings.exchange.registry_dir))
+        Registry.build(documents)
+    except SignetError as error:
+        places = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in error.faults)
+        mend = "mend the files in SP_REGISTRY_DIR"
+        return Finding("types", "wrong", places or error.detail, mend)
+    return Finding("types", "ok", f"{len(documents)} schemas, tools and mappings")
+
+
+def _egress(settings: Settings) -> Finding:
+    try:
+        egress_policies(settings)
+        egress_client(settings)
+    except SignetError as error:
+        return Finding("egress", "wrong", error.detail, "mend the entry it names")
+    entries = len(settings.egress.allowlist) + len(settings.egress.destinations)
+    return Finding("egress", "ok", f"{settings.egress.mode}, {entries} destinations for everyone")
+
+
+def _directory(settings: Settings) -> Finding:
+    """The disk under the data; a gateway on a full disk acknowledges nothing."""
+    storage = storage_config(settings)
+    wanted = storage.path.parent if isinstance(storage, SqliteConfig) else settings.storage.data_dir
+    there = next(path for path in (wanted.absolute(), *wanted.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        mend = f"give this user (uid {os.getuid()}) a place to write, or move SP_DATA_DIR"
+        return Finding("disk", "wrong", f"{there} cannot be written: {error.strerror}", mend)
+    free = shutil.disk_usage(there).free
+    said = f"{bytes_text(free)} free under {there}"
+    if free < _LITTLE_FREE_BYTES:
+        verdict: Verdict = "wrong" if free < _LEAST_FREE_BYTES else "note"
+        return Finding("disk", verdict, said, "make room, or move SP_DATA_DIR")
+    return Finding("disk", "ok", said)
+
+
+def _signing_key(settings: Settings) -> Finding:
+    file = settings.storage.data_dir / SIGNING_KEY_FILE
+    if settings.identity.private_key_b64 is None and not file.exists():
+        return Finding("key", "ok", f"none yet; the first start makes {file}")
+    try:
+        key = load_signing_key(settings)
+    except SignetError as error:
+        mend = "put the old key back: what it signed cannot be signed by another"
+        return Finding("key", "wrong", error.detail, mend)
+    source = str(file) if settings.identity.private_key_b64 is None else "SP_PRIVATE_KEY_B64"
+    return Finding("key", "ok", f"kid {key.kid} from {source}")
+
+
+def _database(settings: Settings) -> Finding:
+    config = storage_config(settings)
+    if isinstance(config, SqliteConfig) and not config.path.exists():
+        return Finding("database", "ok", f"none yet; the first start makes {config.path}")
+    shown = config.path if isinstance(config, SqliteConfig) else "postgres"
+    try:
+        version = asyncio.run(_opened(config))
+    except SignetError as error:
+        mend = "see what the sentence names; the data was left as it is"
+        return Finding("database", "wrong", f"{shown}: {error.detail}", mend)
+    return Finding("database", "ok", f"{shown} takes writes, schema {version}")
+
+
+async def _opened(config: SqliteConfig | PostgresConfig) -> int:
+    async with open_database(config) as database:
+        await database.ping()
+        return database.schema_version
+
+
+def _clock(settings: Settings) -> Finding:
+    """The clock stamps receipts: it may not be before the release, nor before the last write."""
+    now_s = time.time()
+    said = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now_s))
+    mend = "set the clock (timedatectl set-ntp true): receipts carry its time"
+    if now_s < _RELEASED_S:
+        return Finding("clock", "wrong", f"{said} is before this release", mend)
+    config = storage_config(settings)
+    written_s = _last_write_s(config.path) if isinstance(config, SqliteConfig) else 0.0
+    if now_s < written_s - _SKEW_S:
+        return Finding("clock", "wrong", f"{said} is before the last write to the database", mend)
+    return Finding("clock", "ok", said)
+
+
+def _last_write_s(database: Path) -> float:
+    return database.stat().st_mtime if database.exists() else 0.0
+
+
+def _port(settings: Settings) -> Finding:
+    host, port = settings.server.host, settings.server.port
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        running = _running_version(host, port)
+        if running is not None:
+            return Finding("port", "ok", f"signet {running} is running on {host} port {port}")
+        said = f"cannot listen on {host} port {port}: {error.strerror}"
+        return Finding("port", "wrong", said, "set SP_PORT to a free port, or SP_HOST")
+    return Finding("port", "ok", f"{host} port {port} is free" if port else "any free one")
+
+
+def _running_version(host: str, port: int) -> str | None:
+    """The version of the gateway that has the port, None where it is something else."""
+    connection = http.client.HTTPConnection(host, port, timeout=_PROBE_S)
+    try:
+        with closing(connection):
+            connection.request("GET", "/healthz")
+            state = json.loads(connection.getresponse().read(4096))
+            return str(state["version"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return None
