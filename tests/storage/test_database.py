@@ -106,9 +106,7 @@ async def test_transaction_is_useless_afterwards(db: Database) -> None:
 async def test_awaiting_anything_else_fails_at_once(
     db: Database, foreign: Callable[[], Awaitable[object]]
 ) -> None:
-    """A transaction function that awaits something else is rolled back (SQLite)."""
-    if db.kind != "sqlite":
-        pytest.skip("PostgreSQL runs the function on the loop and cannot see it")
+    """A transaction function that awaits something else is rolled back."""
 
     async def calls_out(tx: Tx) -> None:
         await put(tx, "a")

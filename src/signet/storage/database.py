@@ -81,4 +81,8 @@ async def open_database(config: SqliteConfig | PostgresConfig) -> AsyncGenerator
             async with open_sqlite(config) as db:
                 yield db
         case PostgresConfig():
-            raise NotImplementedError
+            # Only here: a deployment on SQLite needs no PostgreSQL driver.
+            from signet.storage.postgres import open_postgres
+
+            async with open_postgres(config) as db:
+                yield db

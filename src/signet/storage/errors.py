@@ -35,8 +35,8 @@ class IntegrityViolated(StorageError):
 class Raced(StorageError):
     """Another process wrote the same row first and nothing was written here; do it again.
 
-    PostgreSQL runs the transaction function again by itself and raises this only when that did not
-    help; SQLite has one writer and never races.
+    Raised by transaction functions for the engine, which runs them again. Callers see it as
+    `StorageBusy` when that did not help.
     """
 
     code = "storage_raced"

@@ -169,7 +169,7 @@ async def commit_exchanges(
     work = _Work(
         seal=seal,
         now_us=await tx.now_us() if any(row.receipt is None for row in keys) else 0,
-        first_id=await _first_id(tx, len(batch)),
+        ids=await _free_ids(tx, len(batch)),
         heads={(row.tenant, row.trace_id): row for row in heads},
         keys={(row.tenant, row.key_hash): row for row in keys},
     )
@@ -233,13 +233,13 @@ class _Work:
         *,
         seal: Seal,
         now_us: int,
-        first_id: int,
+        ids: Sequence[int],
         heads: Mapping[tuple[str, str], _HeadRow],
         keys: Mapping[tuple[str, bytes], _KeyRow],
     ) -> None:
         self._seal = seal
         self._now_us = now_us
-        self._first_id = first_id
+        self._ids = ids
         self._heads = heads
         self._keys = keys
         self._chains: dict[tuple[str, str], _Chain] = {}
@@ -298,7 +298,7 @@ class _Work:
         if sealed.hop != hop:
             raise IntegrityViolated(f"Sealed as hop {sealed.hop}, but the chain is at {hop - 1}.")
         tenant = pending.tenant
-        row_id = self._first_id + len(self.receipts)
+        row_id = self._ids[len(self.receipts)]
         if hop == 1:
             chain.trace = row_id
         chain.head = Head(hop=hop, receipt_hash=sealed.receipt_hash)
@@ -395,15 +395,12 @@ async def _all_or_raced(tx: Tx, statement: PerRow, rows: Sequence[tuple[Value, .
         raise Raced("Another process wrote the same key or chain first.")
 
 
-async def _first_id(tx: Tx, count: int) -> int:
-    """The first of `count` consecutive free receipt ids."""
+async def _free_ids(tx: Tx, count: int) -> Sequence[int]:
+    """As many receipt ids as asked for, growing and never given out before."""
     if tx.engine == "sqlite":
-        last = await tx.one(int, "SELECT coalesce(max(id), 0) FROM receipts")
-        return (last or 0) + 1
-    # setval would be undone by nobody and seen by all: take the block with one advancing call.
-    first = await tx.one(int, "SELECT receipt_ids(:count)", count=count)
-    assert first is not None
-    return first
+        last = await tx.one(int, "SELECT coalesce(max(id), 0) FROM receipts") or 0
+        return range(last + 1, last + count + 1)
+    return sorted(await tx.all(int, "SELECT * FROM receipt_ids(:count)", count=count))
 
 
 class _StoredRow(NamedTuple):

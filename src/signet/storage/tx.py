@@ -4,10 +4,13 @@ A *transaction function* is an `async def f(tx: Tx, …) -> T` that awaits nothi
 function serves both engines:
 
 - SQLite drives it synchronously inside the one writer, where its awaits never suspend. Units that
-  wait at the same time are committed together, each in its own savepoint. Awaiting anything else
-  raises `ForeignAwait` at once.
-- PostgreSQL runs it on a pooled connection and runs it again after a serialisation failure or a
-  deadlock, so it must be safe to run twice: no effect outside `tx`.
+  wait at the same time are committed together, each in its own savepoint.
+- PostgreSQL runs it on a pooled connection, READ COMMITTED (reads: one REPEATABLE READ snapshot),
+  and runs it again after a serialisation failure, a deadlock or `Raced`, so it must be safe to run
+  twice: no effect outside `tx`.
+
+Awaiting anything else raises `ForeignAwait` at once and rolls back: a network call inside would
+keep rows locked, and on SQLite the one writer from everybody else.
 
 What it returned is handed to its caller only after the commit is durable. If the caller is
 cancelled meanwhile, the unit may still commit.

@@ -41,6 +41,17 @@ async def totals(tx: ReadTx, tenant: str, period: str) -> list[Total]:
     )
 
 
+async def settled(tx: ReadTx) -> int:
+    """The receipt number up to which the log is complete: none will appear at or below it.
+
+    Whoever follows the log by number must not go beyond. Ask in a transaction of its own and read
+    the receipts in a later one; a snapshot taken before could lack some of them.
+    """
+    if tx.engine == "sqlite":
+        return await tx.one(int, "SELECT coalesce(max(id), 0) FROM receipts") or 0
+    return await tx.one(int, "SELECT receipts_settled()") or 0
+
+
 async def billed_receipts(
     tx: ReadTx, tenant: str, period: str, *, after: int = 0, limit: int = 1000
 ) -> list[BilledReceipt]:
