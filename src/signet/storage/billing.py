@@ -183,6 +183,25 @@ async def month_total(tx: ReadTx, tenant: str, period: str) -> list[MonthUnits]:
     )
 
 
+def _by_meter(vex: int, fu: int) -> dict[str, int]:
+    return {"vex": vex, "fu": fu}
+
+
+async def uncounted_units(tx: ReadTx, tenant: str, period: str) -> dict[str, int]:
+    """What a month's receipts beyond the cursor meter."""
+    found = await tx.one(
+        _by_meter,
+        """SELECT CAST(coalesce(sum(vex_units), 0) AS bigint),
+            CAST(coalesce(sum(fu_tokens), 0) AS bigint)
+        FROM receipts WHERE tenant = :tenant AND period = :period
+            AND (vex_units > 0 OR fu_tokens > 0)
+            AND id > (SELECT receipt FROM billing_cursor WHERE id = 1)""",
+        tenant=tenant,
+        period=period,
+    )
+    return found or {}
+
+
 # Months.
 
 
@@ -204,6 +223,17 @@ async def periods_of(tx: ReadTx, tenant: str, limit: int) -> list[StoredPeriod]:
         """SELECT tenant, period, plan, end_us, vex, fu, closed_us FROM billing_periods
         WHERE tenant = :tenant ORDER BY period DESC LIMIT :limit""",
         tenant=tenant,
+        limit=limit,
+    )
+
+
+async def periods_ended_after(tx: ReadTx, *, ended_after_us: int, limit: int) -> list[StoredPeriod]:
+    """Months that end after then, closed or not, the oldest first."""
+    return await tx.all(
+        StoredPeriod,
+        """SELECT tenant, period, plan, end_us, vex, fu, closed_us FROM billing_periods
+        WHERE end_us > :ended_after ORDER BY end_us, tenant LIMIT :limit""",
+        ended_after=ended_after_us,
         limit=limit,
     )
 

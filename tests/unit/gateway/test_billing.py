@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.billing import HOUR_US, START_US, TENANT, Month, plan
-from tests.storage.conftest import config, db  # noqa: F401 - fixtures
+from tests.storage.conftest import config, db, postgres  # noqa: F401 - fixtures
 from tests.stripe_double.ledger import Ledger, Request
 from tests.stripe_double.server import Fault, StripeDouble
 
@@ -56,6 +56,7 @@ class World:
     double: StripeDouble
     biller: StripeBiller
     router: Router
+    kind: str = "window"
     answers: Counter[str] = field(default_factory=Counter[str])
     owners: Any = field(default_factory=lambda: itertools.count())
     dead: set[str] = field(default_factory=set[str])

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from tests.billing import HOUR_US, START_US, TENANT, Month, by_item, plan
-from tests.storage.conftest import config, db  # noqa: F401 - fixtures
+from tests.storage.conftest import config, db, postgres  # noqa: F401 - fixtures
 
 from signet.core.ids import TenantId
 from signet.core.pricing import allocate
