@@ -28,6 +28,7 @@ MAX_SAFE_INTEGER = 2**53 - 1
 # The largest safe integer has 16 digits. An integer token that is longer is never converted by
 # int(), which is quadratic in the number of digits.
 _MAX_INTEGER_TOKEN = len("-9007199254740991")
+_ALWAYS_EXACT = len(".") + 15
 _FIRST_EXPONENT_SPELLING = 1e21  # ECMAScript spells integral doubles below this without exponent
 
 
@@ -178,8 +179,11 @@ def _unsafe_integer() -> _Flaw:
 def _exact_decimal(token: str) -> Decimal:
     """The Decimal of a token, if canonical JSON spells the same number. Raises `_Flaw`.
 
-    The result is the Decimal of the shortest spelling, so it never has more than 17 digits.
+    The result never has more digits than a double needs, whatever the token had.
     """
+    # Up to 15 digits always survive the way through a double and back (C11 §5.2.4.2.2, DBL_DIG).
+    if len(token) <= _ALWAYS_EXACT and "e" not in token and "E" not in token:
+        return Decimal(token)
     value = float(token)
     if math.isinf(value):
         raise _Flaw("number_out_of_range", "The number is too large for a double.")
