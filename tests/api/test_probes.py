@@ -44,12 +44,15 @@ class TestReadyz:
         assert set(reply.json["components"].values()) == {"ok"}
 
     async def test_a_draining_gateway_is_not_ready(self, app: App) -> None:
-        """Before it stops, it asks for no more traffic, and serves what comes."""
+        """Before it stops, it asks for no more traffic and begins no new exchange."""
         app.gateway.draining = True
         reply = await app.get("/readyz", api_key=None)
         assert reply.status == 503
         assert reply.json["components"]["serving"] == "draining"
-        assert (await app.exchange(invoice())).status == 200
+        refused = await app.exchange(invoice())
+        assert refused.status == 503
+        assert refused.json["code"] == "draining"
+        assert refused.json["retry"] == "same_key"
 
     async def test_without_its_database_it_is_not_ready(self, tmp_path: Path) -> None:
         """The component at fault is named by its code."""
