@@ -3,7 +3,7 @@
 URL libraries disagree about hostile URLs, and the gap between the one that checks and the one
 that connects is where requests are smuggled inside. So this module reads less than RFC 3986
 allows, refuses whatever two readers could read differently, and hands on parts. Hosts are
-IDNA 2008 (RFC 5891) through UTS-46 non-transitional processing.
+IDNA 2008 (RFC 5891); of the mappings of UTS-46 only letter case is applied, the rest is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _LDH_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_DOTTED_QUAD = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 # RFC 3986 §3.3 and §3.4: pchar, "/" and "?"; a percent sign only before two hexadecimal digits.
 _REQUEST_TARGET = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*")
 _DOT_SEGMENTS = frozenset({".", ".."})
@@ -95,25 +94,24 @@ def parse_host(text: str) -> tuple[str, IPAddress | None]:
     """Return the canonical form of a host, and the address if it is one. Raises `TargetInvalid`."""
     if text.startswith("["):
         return _ipv6_literal(text)
-    if not text.isascii():
-        _refuse_compatibility_characters(text)
-    host = text.lower().removesuffix(".")
-    labels = host.split(".")
-    ascii_labels = [_ascii_label(label) for label in labels]
-    host = ".".join(ascii_labels)
+    # Full-width letters, circled digits, the Kelvin sign and their like become other characters
+    # under UTS-46; a reader that does not map them sees another host. Only letter case may differ.
+    if not unicodedata.is_normalized("NFKC", text):
+        raise _invalid("the host contains characters that stand for others")
+    labels = [_ascii_label(label) for label in text.lower().removesuffix(".").split(".")]
+    host = ".".join(labels)
     if len(host) > MAX_HOST_CHARS:
         raise _invalid("the host name is too long")
-    if not _NUMERIC_LABEL.fullmatch(ascii_labels[-1]):
+    if not _NUMERIC_LABEL.fullmatch(labels[-1]):
         return host, None
     # A name that ends in a number is an IPv4 address to some readers (octal, hexadecimal, short
     # or overlong forms); only the one spelling that all of them read alike is taken.
-    if text.endswith(".") or not _DOTTED_QUAD.fullmatch(host):
-        raise _invalid("the host ends in a number but is not a dotted quad")
     try:
-        address = IPv4Address(host)
+        if text.endswith("."):
+            raise ValueError
+        return host, IPv4Address(host)
     except ValueError as error:
         raise _invalid("the host ends in a number but is not a dotted quad") from error
-    return str(address), address
 
 
 # Control, format, surrogate, private-use and unassigned characters, line and paragraph separators
@@ -164,32 +162,13 @@ def _split_authority(authority: str, scheme: Scheme) -> tuple[str, int]:
 
 
 def _ipv6_literal(text: str) -> tuple[str, IPAddress]:
-    inner = text[1:-1]
-    if not text.endswith("]") or not inner.isascii() or "%" in inner:
+    if not text.endswith("]") or "%" in text:
         raise _invalid("the IPv6 address is malformed")
     try:
-        address = IPv6Address(inner)
+        address = IPv6Address(text[1:-1])
     except ValueError as error:
         raise _invalid("the IPv6 address is malformed") from error
     return str(address), address
-
-
-def _refuse_compatibility_characters(text: str) -> None:
-    # RFC 5891 §5.2 wants NFC from whoever asks; readers that normalise for them do it differently.
-    if not unicodedata.is_normalized("NFC", text.lower()):
-        raise _invalid("the host is not in Unicode normalisation form C")
-    # Full-width dots, circled digits, the Kelvin sign and their like become other characters
-    # under UTS-46: a reader who does not map them sees another host. Only letter case may change.
-    for character in text:
-        if character.isascii():
-            continue
-        try:
-            mapped = idna.uts46_remap(character, std3_rules=True, transitional=False)
-        except (idna.IDNAError, UnicodeError) as error:
-            raise _invalid("the host contains a character that host names cannot have") from error
-        lower = unicodedata.normalize("NFC", character.lower())
-        if mapped != lower or unicodedata.normalize("NFKC", character) != character:
-            raise _invalid("the host contains a character that stands for another one")
 
 
 def _ascii_label(label: str) -> str:
@@ -198,13 +177,9 @@ def _ascii_label(label: str) -> str:
             raise _invalid("the host contains a label that is not letters, digits and hyphens")
         return label
     try:
-        encoded = idna.encode(label, uts46=True, std3_rules=True, transitional=False)
+        return idna.alabel(label).decode("ascii")
     except (idna.IDNAError, UnicodeError) as error:
         raise _invalid("the host contains a label that IDNA 2008 does not allow") from error
-    text = encoded.decode("ascii")
-    if not _LDH_LABEL.fullmatch(text):
-        raise _invalid("the host contains a label that IDNA 2008 does not allow")
-    return text
 
 
 def _request_target(tail: str) -> str:

@@ -152,6 +152,44 @@ def test_the_longest_url_is_still_read() -> None:
         parse_target(url + "a" * (8193 - len(url)))
 
 
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("https://" + "a" * 8192, "too long"),
+        ("https://a.example/ b", "space"),
+        ("//a.example/", "scheme"),
+        ("ftp://a.example/", "https"),
+        ("https:/a.example/", "//"),
+        ("https://user@a.example/", "user information"),
+        ("https://a%2e.example/", "percent"),
+        ("https://[fe80::1%25eth0]/", "percent"),
+        ("https:///path", "no host"),
+        ("https://a.example:0/", "port"),
+        ("https://[::1/", "brackets"),
+        ("https://[::1]443/", "brackets"),
+        ("https://[::g]/", "IPv6"),
+        ("https://①.example/", "stand for others"),
+        ("https://a_b.example/", "letters, digits and hyphens"),
+        ("https://☃.example/", "IDNA"),
+        ("https://" + "a." * 200 + "example/", "too long"),
+        ("https://127.1/", "dotted quad"),
+        ("https://a.example/<", "percent-encoded"),
+        ("https://a.example/../b", "dot segment"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong(url: str, word: str) -> None:
+    """A person learns which rule the URL broke."""
+    with pytest.raises(TargetInvalid, match=word):
+        parse_target(url)
+
+
+@pytest.mark.parametrize("text", ["[::1", "[::1%lo]", "[", "", ".", "a.."])
+def test_a_host_alone_is_read_as_strictly(text: str) -> None:
+    """Lists name hosts without a URL around them; the same rules hold."""
+    with pytest.raises(TargetInvalid):
+        parse_host(text)
+
+
 def test_messages_never_repeat_the_url() -> None:
     """A URL may carry credentials; what is wrong with it is said without quoting it."""
     with pytest.raises(TargetInvalid) as caught:
