@@ -6,9 +6,11 @@ check names its code, so that deleting the check turns it red (see tests/mutatio
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -533,6 +535,18 @@ class TestStep7ReceiptSignatures:
         found = rejected(closed(bundle), jwks=None, level=Level.INTEGRITY)
         assert found[1] == "signature_wrong"
 
+    def test_in_a_chain_document(self) -> None:
+        """Signatures of a plain chain are checked too."""
+        receipts = chain(2)
+        for signatures, code in (
+            ([r.jws for r in chain(2, OTHER_KEY)], "key_unknown"),
+            ([receipts[0].jws, detach(receipts[0].jws)], "signature_wrong"),
+            ([receipts[0].jws], "signature_count"),
+        ):
+            with pytest.raises(VerificationError) as refused:
+                verify_chain([r.canonical for r in receipts], signatures, jwks=TRUSTED)
+            assert (refused.value.step, refused.value.code) == (Step.RECEIPT_SIGNATURES, code)
+
     def test_signatures_swapped(self, bundle: Document) -> None:
         """Each belongs to its own receipt."""
         bundle["signatures"][:2] = bundle["signatures"][1::-1]
@@ -877,3 +891,20 @@ def test_the_signature_is_really_over_the_receipt() -> None:
         verify_receipt(first.canonical, second.jws, jwks=TRUSTED)
     assert refused.value.code == "jws_form"
     assert from_b64url(second.jws.split(".")[1]) == second.canonical
+
+
+def test_the_reference_has_the_same_steps_and_codes() -> None:
+    """The specification numbers the steps as the code does and names every code of a failure."""
+    root = Path(__file__).resolve().parents[3]
+    reference = (root / "docs/reference/receipts.md").read_text()
+    for step in Step:
+        assert f"| {step.value} | {step.claim} |" in reference
+    for room in ("verify", "chain", "ijson"):
+        source = ast.parse((root / f"src/signet/receipts/{room}.py").read_text())
+        for call in (node for node in ast.walk(source) if isinstance(node, ast.Call)):
+            named = [keyword.value for keyword in call.keywords if keyword.arg == "code"]
+            if ast.unparse(call.func) in ("_fail", "place.fail", "_Flaw"):
+                named += call.args[:2]
+            for code in named:
+                if isinstance(code, ast.Constant) and isinstance(code.value, str):
+                    assert " " in code.value or f"`{code.value}`" in reference, code.value
