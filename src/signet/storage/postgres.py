@@ -12,7 +12,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Concatenate, Final, Generic, LiteralString, ParamSpec, Protocol, TypeVar, cast
 
@@ -313,24 +313,24 @@ class PostgresDatabase:
                 raise StorageUnavailable(f"Cannot connect: {error}") from error
             try:
                 await connection.execute(begin)
-            except _DRIVER_ERRORS as error:
+            except BaseException as error:
                 await self._give_back(pool, connection, idle=False)
-                if not connection.is_closed():
+                if isinstance(error, _LOST) and not isinstance(error, TimeoutError):
+                    continue
+                if isinstance(error, _DRIVER_ERRORS):
                     raise _translated(error) from error
-            except BaseException:
-                await self._give_back(pool, connection, idle=False)
                 raise
-            else:
-                return connection
+            return connection
         raise StorageUnavailable("The server closes every connection; nothing was written.")
 
     async def _give_back(self, pool: _Pool, connection: _Connection, *, idle: bool) -> None:
         """Return a connection with no transaction open on it; close it if that cannot be had."""
         try:
-            if not idle and not connection.is_closed():
+            if not idle:
                 await connection.execute("ROLLBACK")
         except BaseException as error:
-            connection.terminate()
+            with suppress(asyncpg.InterfaceError):  # the pool may have dropped it already
+                connection.terminate()
             if not isinstance(error, _DRIVER_ERRORS):
                 raise
         finally:
@@ -428,8 +428,8 @@ async def _committed(connection: _Connection) -> None:
     def listen(_: object, message: _Message) -> None:
         reservations.append(message.sqlstate)
 
-    connection.add_log_listener(listen)
     try:
+        connection.add_log_listener(listen)
         status = await connection.execute("COMMIT")
     except _DRIVER_ERRORS as error:
         translated = _translated(error)
@@ -437,7 +437,8 @@ async def _committed(connection: _Connection) -> None:
             raise translated from error
         raise StorageUnavailable(f"The commit was not confirmed: {error}") from error
     finally:
-        connection.remove_log_listener(listen)
+        with suppress(asyncpg.InterfaceError):  # the connection was lost, and its listeners too
+            connection.remove_log_listener(listen)
     if "01000" in reservations:
         raise StorageUnavailable("The commit did not reach the synchronous standby.")
     if status != "COMMIT":  # ROLLBACK: the transaction had failed before
@@ -445,7 +446,11 @@ async def _committed(connection: _Connection) -> None:
 
 
 async def _ended(connection: _Connection) -> None:
-    await connection.execute("COMMIT")
+    """COMMIT of a transaction that only read."""
+    try:
+        await connection.execute("COMMIT")
+    except _DRIVER_ERRORS as error:
+        raise _translated(error) from error
 
 
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
@@ -470,6 +475,16 @@ _DRIVER_ERRORS: Final = (
     asyncpg.InternalClientError,
     OSError,
     TimeoutError,
+)
+
+
+_LOST: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InterfaceError,
+    OSError,
 )
 
 

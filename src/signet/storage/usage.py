@@ -34,7 +34,7 @@ async def totals(tx: ReadTx, tenant: str, period: str) -> list[Total]:
         Total,
         """
         SELECT meter, period, CAST(sum(units) AS BIGINT) FROM usage_totals
-        WHERE tenant = :tenant AND period = :period GROUP BY meter, period ORDER BY meter
+        WHERE tenant = :tenant AND period = :period GROUP BY period, meter ORDER BY period, meter
         """,
         tenant=tenant,
         period=period,

@@ -1,0 +1,219 @@
+"""Every statement finds its rows by an index, on tables of real size."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, LiteralString
+
+import pytest
+from tests.storage.ledger import TENANT, key, pending, seal, text
+
+from signet.storage.database import Database, PostgresConfig, SqliteConfig, open_database
+from signet.storage.exchanges import commit_exchanges, read_known
+from signet.storage.idempotency import Claim, Claimed, claim, purge_answers, release, renew
+from signet.storage.receipts import by_hash, chain, erase_payload, head, payload
+from signet.storage.tx import Engine, PerRow, Tx, Value
+from signet.storage.usage import billed_receipts, settled, totals
+
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("plans")]
+
+ROWS = 100_000
+
+# One row in each large table per number, in random places of every index but the chain's.
+_FILL: dict[Engine, list[str]] = {
+    "sqlite": [
+        """
+        CREATE TEMP TABLE n AS WITH RECURSIVE n (i) AS (
+            SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :rows
+        ) SELECT i, randomblob(32) AS h FROM n
+        """,
+        """
+        INSERT INTO receipts SELECT i, i, 1, 't' || (i % 50), 'exchange', 'allowed', i, '2026-11',
+            1, 0, h, 'h..s', randomblob(200) FROM n
+        """,
+        "INSERT INTO heads SELECT 't' || (i % 50), hex(h), i, 1, h FROM n",
+        "INSERT INTO idempotency SELECT 't' || (i % 50), h, h, i, 0 FROM n",
+        """
+        INSERT INTO answers SELECT i, 't' || (i % 50), h, hex(h), i, 200, 'application/json', h
+        FROM n
+        """,
+        "INSERT INTO payloads SELECT i, 't' || (i % 50), h, i, h, NULL FROM n",
+        "INSERT INTO claims SELECT 't' || (i % 50), h, hex(h), 'o' || i, 1, i, 9e17, h FROM n",
+        """
+        INSERT INTO fu_holds SELECT hex(h), 't', '2026-11', 1, i, i, 1, 0 FROM n
+        """,
+    ],
+    "postgres": [
+        """
+        CREATE TEMP TABLE n AS
+        SELECT i, sha256(i::text::bytea) AS h FROM generate_series(1, :rows) AS i
+        """,
+        """
+        INSERT INTO receipts SELECT i, i, 1, 't' || (i % 50), 'exchange', 'allowed', i, '2026-11',
+            1, 0, h, 'h..s', h FROM n
+        """,
+        "INSERT INTO heads SELECT 't' || (i % 50), encode(h, 'hex'), i, 1, h FROM n",
+        "INSERT INTO idempotency SELECT 't' || (i % 50), h, h, i, 0 FROM n",
+        """
+        INSERT INTO answers SELECT i, 't' || (i % 50), h, encode(h, 'hex'), i, 200,
+            'application/json', h FROM n
+        """,
+        "INSERT INTO payloads SELECT i, 't' || (i % 50), h, i, h, NULL FROM n",
+        """
+        INSERT INTO claims SELECT 't' || (i % 50), h, encode(h, 'hex'), 'o' || i, 1, i, 9e17, h
+        FROM n
+        """,
+        "INSERT INTO fu_holds SELECT encode(h, 'hex'), 't', '2026-11', 1, i, i, 1, 0 FROM n",
+        "SELECT setval('receipt_id', :rows)",
+    ],
+}
+
+
+class Explaining:
+    """A transaction that explains each statement before it runs it, and keeps the plans."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self.plans: list[str] = []
+
+    @property
+    def engine(self) -> Engine:
+        return self._tx.engine
+
+    async def now_us(self) -> int:
+        return await self._tx.now_us()
+
+    async def _explain(self, sql: str, params: dict[str, Value]) -> None:
+        word = "EXPLAIN QUERY PLAN" if self.engine == "sqlite" else "EXPLAIN"
+        rows: Sequence[tuple[Any, ...]] = await self._tx.all(
+            lambda *row: row,
+            f"{word} {sql}",
+            **params,  # type: ignore[arg-type]
+        )
+        self.plans.append(sql + "\n->\n" + "\n".join(str(row[-1]) for row in rows))
+
+    async def _explain_each(self, statement: PerRow, rows: Sequence[tuple[Value, ...]]) -> None:
+        if not rows:
+            return
+        explained = PerRow(
+            sqlite=f"EXPLAIN QUERY PLAN {statement.sqlite}",  # type: ignore[arg-type]
+            postgres=f"EXPLAIN {statement.postgres}",  # type: ignore[arg-type]
+        )
+        few = rows[:1] if self.engine == "sqlite" else rows
+        plan: list[tuple[Any, ...]] = await self._tx.each(lambda *row: row, explained, few)
+        sql = statement.sqlite if self.engine == "sqlite" else statement.postgres
+        self.plans.append(sql + "\n->\n" + "\n".join(str(row[-1]) for row in plan))
+
+    async def one(self, make: Callable[..., Any], sql: LiteralString, /, **params: Value) -> Any:
+        await self._explain(sql, params)
+        return await self._tx.one(make, sql, **params)
+
+    async def all(self, make: Callable[..., Any], sql: LiteralString, /, **params: Value) -> Any:
+        await self._explain(sql, params)
+        return await self._tx.all(make, sql, **params)
+
+    async def each(
+        self, make: Callable[..., Any], statement: PerRow, rows: Sequence[tuple[Value, ...]], /
+    ) -> Any:
+        await self._explain_each(statement, rows)
+        return await self._tx.each(make, statement, rows)
+
+    async def execute(self, sql: LiteralString, /, **params: Value) -> int:
+        await self._explain(sql, params)
+        return await self._tx.execute(sql, **params)
+
+    async def execute_each(self, statement: PerRow, rows: Sequence[tuple[Value, ...]], /) -> int:
+        await self._explain_each(statement, rows)
+        return await self._tx.execute_each(statement, rows)
+
+
+async def fill(tx: Tx) -> None:
+    """Rows enough that a scan would be the wrong choice."""
+    for statement in _FILL[tx.engine]:
+        await tx.execute(statement, rows=ROWS)  # type: ignore[arg-type]
+
+
+async def statistics(tx: Tx) -> None:
+    """What autovacuum does on PostgreSQL sooner or later."""
+    await tx.execute("ANALYZE")
+
+
+async def everything(tx: Tx) -> list[str]:
+    """Every statement of the hot path and of the indexed reads, once; their plans."""
+    explaining = Explaining(tx)
+    batch = [pending(f"a{i}", trace=f"c{i % 40}", fu_tokens=1) for i in range(64)]
+    await commit_exchanges(explaining, batch, seal)
+    await commit_exchanges(explaining, batch, seal)
+    more = [pending(f"b{i}", trace=f"c{i % 40}") for i in range(64)]
+    await commit_exchanges(explaining, more, seal)
+    a = key(f"{TENANT}/claimed")
+    wish = Claim(
+        tenant=TENANT, trace_id="c1", key_hash=a, fingerprint=a, owner="o", lease_us=10**9,
+        intent=b"", spends_key=True,
+    )  # fmt: skip
+    claimed = await claim(explaining, wish)
+    assert isinstance(claimed, Claimed)
+    await renew(explaining, TENANT, a, claimed.fence, 10**9)
+    await release(explaining, TENANT, a, claimed.fence)
+    await read_known(explaining, TENANT, a, a)
+    found = await chain(explaining, TENANT, "c1", from_hop=2, limit=5)
+    await by_hash(explaining, TENANT, found[0].receipt_hash)
+    await head(explaining, TENANT, "c1")
+    await payload(explaining, TENANT, text(b"payload of a1"))
+    await erase_payload(explaining, TENANT, text(b"payload of a1"))
+    await purge_answers(explaining, 10, 100)
+    await totals(explaining, TENANT, "2026-11")
+    await billed_receipts(explaining, "t1", "2026-11", after=5000, limit=10)
+    await settled(explaining)
+    return explaining.plans
+
+
+LARGE = ("receipts", "heads", "idempotency", "answers", "payloads", "claims", "fu_holds")
+
+
+def scans(plan: str) -> list[str]:
+    """The lines of a plan that read a large table from end to end, or sort what an index has."""
+    lines = plan.partition("->\n")[2].splitlines()
+    return [
+        line
+        for line in lines
+        if "TEMP B-TREE FOR ORDER BY" in line
+        or any(
+            line.strip().startswith(f"SCAN {name}") or f"Seq Scan on {name}" in line
+            for alias in LARGE
+            for name in (alias, alias[0])
+        )
+    ]
+
+
+@pytest.fixture
+async def large(config: SqliteConfig | PostgresConfig) -> AsyncIterator[Database]:
+    """A database with 10^5 rows in each large table."""
+    async with open_database(config) as db:
+        await db.transact(fill)
+        yield db
+
+
+async def test_no_statement_scans(large: Database) -> None:
+    """With and without statistics, no statement reads a large table from end to end."""
+    for analyzed in (False, True):
+        if analyzed:
+            await large.transact(statistics)
+
+        async def explained(tx: Tx) -> list[str]:
+            plans = await everything(tx)
+            raise Explained(plans)
+
+        with pytest.raises(Explained) as caught:
+            await large.transact(explained)
+        assert len(caught.value.plans) > 20
+        bad = [plan for plan in caught.value.plans if scans(plan)]
+        assert not bad, f"statistics: {analyzed}\n\n" + "\n\n".join(bad)
+
+
+class Explained(Exception):
+    """Carries the plans out and rolls back what was written to get them."""
+
+    def __init__(self, plans: list[str]) -> None:
+        super().__init__()
+        self.plans = plans
