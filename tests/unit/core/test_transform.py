@@ -96,6 +96,8 @@ def test_defaults_stand_in_for_what_is_missing_only() -> None:
     assert made(fields, {"n": "3"}) == {"n": 3}
     assert failed(fields, {"n": "x"}) == [("/n", "amount_malformed")]
     assert made({"n": {"path": "n", "default": False}}, {"n": 0}) == {"n": 0}
+    wrong: Json = {"n": {"lookup": "n", "table": {"a": 1}, "default": 7}}
+    assert failed(wrong, {"n": "b"}) == [("/n", "mapping_lookup_unknown")]
 
 
 # --- Functions ---

@@ -87,13 +87,13 @@ async def test_hostile_expressions_do_not_hold_the_event_loop() -> None:
     """While evaluations overrun, this process keeps answering."""
     async with JSONataPool(size=2) as pool, asyncio.TaskGroup() as group:
         for _ in range(2):
-            group.create_task(pool.run(EVIL, b"{}", timeout_s=0.5))
+            group.create_task(pool.run(EVIL, b"{}", timeout_s=3))
         longest, last = 0.0, time.monotonic()
         for _ in range(40):
             await asyncio.sleep(0.01)
             now = time.monotonic()
             longest, last = max(longest, now - last), now
-        assert longest < 1
+        assert longest < 2
 
 
 async def test_more_than_the_queue_holds_is_turned_away() -> None:
