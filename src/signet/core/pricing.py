@@ -9,8 +9,8 @@ and units are `int`: nothing on this path is ever a float, and each line is roun
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation, Overflow
 from functools import cached_property
 from itertools import pairwise
@@ -149,26 +149,47 @@ def moved(plan: MeterPlan, before: int, after: int) -> tuple[int, ...]:
     return tuple(now - then for then, now in zip(old, new, strict=True))
 
 
+def settled(plan: MeterPlan, total: int) -> MeterPlan:
+    """Return the graduated plan that allocates this very total alike.
+
+    In `volume` mode it has the one tier that the total reaches, so that units can be given to
+    tiers one after the other once the total is final.
+    """
+    if plan.mode == "graduated":
+        return plan
+    parts = allocate(plan, total)[1:]
+    reached = next((t for t, part in zip(plan.tiers, parts, strict=True) if part), plan.tiers[0])
+    return replace(plan, tiers=(replace(reached, up_to=None),), mode="graduated")
+
+
 def lines(plan: MeterPlan, total: int, currency: str) -> tuple[Line, ...]:
     """Return what `total` units of a period cost, one line for each tier that has units."""
     units = allocate(plan, total)[1:]
     return tuple(
-        _line(tier, count, currency) for tier, count in zip(plan.tiers, units, strict=True) if count
+        priced(tier, count, currency)
+        for tier, count in zip(plan.tiers, units, strict=True)
+        if count
     )
 
 
-def _line(tier: Tier, units: int, currency: str) -> Line:
+def priced(tier: Tier, units: int, currency: str) -> Line:
+    """Return what `units` cost in one tier: exact, and rounded half up to the minor unit, once."""
     exact = _EXACT.multiply(Decimal(units), tier.price)
     amount = exact.quantize(Decimal(1).scaleb(-exponent(currency)), context=_ROUNDED)
     return Line(tier=tier, units=units, exact=exact, amount=amount)
 
 
-def total_amount(of: tuple[Line, ...], currency: str) -> Decimal:
+def total_amount(of: Iterable[Line], currency: str) -> Decimal:
     """Return the sum of the rounded lines: what the invoice says."""
     amount = Decimal(0).scaleb(-exponent(currency))
     for line in of:
         amount = _EXACT.add(amount, line.amount)
     return amount
+
+
+def difference(later: Decimal, earlier: Decimal) -> Decimal:
+    """Return by how much an amount has grown, exactly."""
+    return _EXACT.subtract(later, earlier)
 
 
 def decimal_text(value: Decimal) -> str:

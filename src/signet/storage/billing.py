@@ -96,6 +96,11 @@ async def lock_cursor(tx: Tx) -> int:
     return counted
 
 
+async def cursor(tx: ReadTx) -> int:
+    """The id of the last receipt that was counted, as of this look at the database."""
+    return await tx.one(int, "SELECT receipt FROM billing_cursor WHERE id = 1") or 0
+
+
 async def move_cursor(tx: Tx, receipt: int) -> None:
     """Everything up to this receipt has been counted in this transaction."""
     await tx.execute("UPDATE billing_cursor SET receipt = :receipt WHERE id = 1", receipt=receipt)
@@ -259,6 +264,26 @@ async def recent_plans(tx: ReadTx, *, ended_after_us: int) -> list[bytes]:
     )
 
 
+async def adjustable_periods(tx: ReadTx, *, ended_after_us: int, limit: int) -> list[StoredPeriod]:
+    """Closed months that metered something after their newest statement."""
+    return await tx.all(
+        StoredPeriod,
+        """SELECT p.tenant, p.period, p.plan, p.end_us, p.vex, p.fu, p.closed_us
+        FROM billing_periods p
+        WHERE p.end_us > :ended_after AND p.closed_us IS NOT NULL AND EXISTS (
+            SELECT 1 FROM receipts r
+            WHERE r.tenant = p.tenant AND r.period = p.period
+                AND (r.vex_units > 0 OR r.fu_tokens > 0)
+                AND r.id > (
+                    SELECT max(s.upto) FROM billing_statements s
+                    WHERE s.tenant = p.tenant AND s.period = p.period
+                )
+        ) LIMIT :limit""",
+        ended_after=ended_after_us,
+        limit=limit,
+    )
+
+
 async def pin_period(
     tx: Tx, tenant: str, period: str, *, plan: str, document: bytes, end_us: int
 ) -> None:
@@ -335,6 +360,22 @@ async def latest_statement(tx: ReadTx, tenant: str, period: str) -> StoredStatem
         WHERE tenant = :tenant AND period = :period ORDER BY revision DESC LIMIT 1""",
         tenant=tenant,
         period=period,
+    )
+
+
+async def find_statement(
+    tx: ReadTx, tenant: str, period: str, *, revision: int | None
+) -> StoredStatement | None:
+    """One revision of a month's statement; the newest unless one is named."""
+    if revision is None:
+        return await latest_statement(tx, tenant, period)
+    return await tx.one(
+        StoredStatement,
+        """SELECT period, revision, upto, created_us, document FROM billing_statements
+        WHERE tenant = :tenant AND period = :period AND revision = :revision""",
+        tenant=tenant,
+        period=period,
+        revision=revision,
     )
 
 

@@ -28,6 +28,7 @@ from signet.core.pricing import (
     metered_only,
     moved,
     resolved_table,
+    settled,
     total_amount,
 )
 
@@ -208,6 +209,16 @@ def test_order_and_batching_do_not_matter(
             held = tuple(a + b for a, b in zip(held, gained, strict=True))
             total += units
         assert held == allocate(plan, sum(in_order))
+
+
+@given(plans, totals)
+def test_a_settled_plan_says_the_same_of_its_total(plan: MeterPlan, total: int) -> None:
+    """Once the total is final, volume is one tier without end, and graduated is as it was."""
+    final = settled(plan, total)
+    shown = {tier.number: n for tier, n in zip(final.bands, allocate(final, total), strict=True)}
+    wanted = {tier.number: n for tier, n in zip(plan.bands, allocate(plan, total), strict=True)}
+    assert {k: n for k, n in shown.items() if n} == {k: n for k, n in wanted.items() if n}
+    assert final.mode == "graduated"
 
 
 @given(plans, totals, totals)

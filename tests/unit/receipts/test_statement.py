@@ -1,0 +1,177 @@
+"""A statement that does not add up is never signed and never accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from signet.receipts.canonical import parse
+from signet.receipts.keys import SigningKey
+from signet.receipts.merkle import MerkleTree
+from signet.receipts.statement import (
+    StatementError,
+    check_list,
+    check_members,
+    leaf,
+    seal_statement,
+    statement_hash,
+)
+
+KEY = SigningKey.generate()
+HASHES = [f"sha256:{n:064x}" for n in range(4)]
+ENTRIES = [
+    ("vex", 0, HASHES[0], 1),
+    ("vex", 1, HASHES[1], 1),
+    ("fu", 0, HASHES[1], 70),
+    ("fu", 1, HASHES[1], 5),
+    ("fu", 1, HASHES[2], 80),
+]
+
+
+def root(meter: str, tier: int) -> str:
+    """The root of a line's entries."""
+    tree = MerkleTree()
+    for of_meter, of_tier, receipt_hash, units in ENTRIES:
+        if (of_meter, of_tier) == (meter, tier):
+            tree.add(leaf(receipt_hash, units))
+    return tree.root_text()
+
+
+def line(meter: str, tier: int, units: int, price: str, exact: str, amount: str) -> dict[str, Any]:
+    """One line of the statement."""
+    receipts = sum(entry[:2] == (meter, tier) for entry in ENTRIES)
+    return {
+        "meter": meter, "tier": tier, "from": 1, "to": units, "units": units, "price": price,
+        "exact": exact, "amount": amount, "item": f"si_{tier}" if tier else None,
+        "receipts": receipts, "root": root(meter, tier),
+    }  # fmt: skip
+
+
+def members() -> dict[str, Any]:
+    """A statement of two VEx and 155 fallback units."""
+    return {
+        "v": 1, "kind": "statement", "iss": "signet.test", "tenant": "acme",
+        "period": "2026-11", "timezone": "UTC", "start": "2026-11-01T00:00:00.000000Z",
+        "end": "2026-12-01T00:00:00.000000Z", "revision": 1, "adjusts": None,
+        "plan": HASHES[0], "currency": "USD", "usage": {"vex": 2, "fu": 155},
+        "lines": [
+            line("vex", 0, 1, "0", "0", "0.00"),
+            line("vex", 1, 1, "0.005", "0.005", "0.01"),
+            line("fu", 0, 70, "0", "0", "0.00"),
+            line("fu", 1, 85, "0.0005", "0.0425", "0.04"),
+        ],
+        "total": "0.05", "adjustment": "0.05", "receipts": 3, "receipts_root": HASHES[0],
+        "issued_at": "2026-12-03T00:00:00.000000Z",
+    }  # fmt: skip
+
+
+def test_a_sound_statement_is_sealed() -> None:
+    """Sealing adds its hash, its key and a signature, and the members stay as they were."""
+    document = parse(seal_statement(members(), KEY, jwks={"keys": []}))
+    assert isinstance(document, dict)
+    assert document["statement_hash"] == statement_hash(members())
+    check_members(document)
+    assert {name: document[name] for name in members()} == members()
+
+
+def test_the_hash_is_of_what_is_said() -> None:
+    """Sealing does not change the hash, and any other member does."""
+    sealed = parse(seal_statement(members(), KEY, jwks={"keys": []}))
+    assert isinstance(sealed, dict)
+    assert statement_hash(sealed) == statement_hash(members())
+    assert statement_hash(members() | {"revision": 2}) != statement_hash(members())
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The statement with one member changed or added."""
+    made = members()
+    *way, last = path.split("/")
+    place: Any = made
+    for name in way:
+        place = place[int(name)] if name.isdigit() else place[name]
+    place[int(last) if last.isdigit() else last] = value
+    return made
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "code"),
+    [
+        ("v", 2, "statement_version"),
+        ("v", True, "statement_member"),
+        ("kind", "receipt", "statement_version"),
+        ("extra", 1, "statement_member"),
+        ("tenant", None, "statement_member"),
+        ("lines", {}, "statement_member"),
+        ("lines/1", 7, "statement_member"),
+        ("lines/1/extra", 7, "statement_member"),
+        ("lines/1/units", 2, "statement_exact"),
+        ("lines/1/units", 1.0, "statement_member"),
+        ("lines/1/units", 0, "statement_line_empty"),
+        ("lines/1/units", -1, "statement_line_empty"),
+        ("lines/1/receipts", 0, "statement_line_empty"),
+        ("lines/1/price", "0.006", "statement_exact"),
+        ("lines/1/price", "1e3", "statement_decimal"),
+        ("lines/1/price", "NaN", "statement_decimal"),
+        ("lines/1/price", 0.005, "statement_member"),
+        ("lines/1/exact", "0.0051", "statement_exact"),
+        ("lines/1/amount", "0.00", "statement_rounding"),
+        ("lines/1/amount", "0.010", "statement_rounding"),
+        ("lines/1/tier", 0, "statement_line_twice"),
+        ("lines/3/amount", "0.05", "statement_rounding"),
+        ("total", "0.06", "statement_total"),
+        ("total", "0.1", "statement_decimals"),
+        ("adjustment", "0.050", "statement_decimals"),
+        ("usage", {"vex": 3, "fu": 155}, "statement_usage"),
+        ("usage", {"vex": 2}, "statement_usage"),
+    ],
+)
+def test_what_does_not_add_up_is_refused(path: str, value: Any, code: str) -> None:
+    """Every sum, product and rounding is checked, before signing and when verifying."""
+    with pytest.raises(StatementError) as caught:
+        check_members(changed(path, value))
+    assert caught.value.code == code
+    with pytest.raises(StatementError):
+        seal_statement(changed(path, value), KEY, jwks={"keys": []})
+
+
+def test_a_missing_member_is_refused() -> None:
+    """Each member must be there."""
+    for name in members():
+        without = members()
+        del without[name]
+        with pytest.raises(StatementError):
+            check_members(without)
+
+
+def test_the_right_list_fits() -> None:
+    """The receipts in their order make every line's root."""
+    check_list(members(), ENTRIES)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ENTRIES[:-1],
+        [*ENTRIES, ("fu", 1, HASHES[3], 1)],
+        [*ENTRIES[:-2], ENTRIES[-1], ENTRIES[-2]],
+        [*ENTRIES[:-2], ("fu", 1, HASHES[1], 6), ("fu", 1, HASHES[2], 79)],
+        [*ENTRIES[:-1], ("fu", 1, HASHES[3], 80)],
+        [*ENTRIES, ("fu", 2, HASHES[3], 1)],
+        [],
+    ],
+    ids=["dropped", "added", "swapped", "moved", "replaced", "line", "none"],
+)
+def test_any_other_list_does_not(entries: list[tuple[str, int, str, int]]) -> None:
+    """One receipt dropped, added, swapped or with other units is found."""
+    with pytest.raises(StatementError):
+        check_list(members(), entries)
+
+
+def test_units_are_held_against_the_line() -> None:
+    """A line whose units are not its receipts' is found although its root is right."""
+    wrong = members()
+    wrong["lines"][0]["units"] = 5
+    with pytest.raises(StatementError) as caught:
+        check_list(wrong, ENTRIES)
+    assert caught.value.code == "statement_units"
