@@ -158,8 +158,10 @@ class EgressClient:
         return Verdict.OK if decision.allowed else decision.verdict
 
     async def _connection(self, attempt: _Attempt) -> Connection:
-        # One turn of the loop first: if a server has just closed a kept connection, the end is
-        # in the kernel already, and seeing it now spares a request whose fate nobody could tell.
+        # If a server has just closed a kept connection, the end is in the kernel already. The
+        # loop asks the kernel in its next turn, before the second of these resumes; seeing the
+        # end now spares a request whose fate nobody could tell.
+        await asyncio.sleep(0)
         await asyncio.sleep(0)
         kept = self._pool.take(attempt.target)
         if kept is not None:

@@ -72,7 +72,7 @@ def parse_target(url: str) -> Target:
     if len(url) > MAX_URL_CHARS:
         raise _invalid("the URL is too long")
     for character in url:
-        if character <= " " or character == "\\" or unicodedata.category(character) in _UNSEEN:
+        if character == "\\" or unicodedata.category(character) in _UNSEEN:
             raise _invalid("the URL contains a space, a control character or a backslash")
     scheme = _scheme(url)
     rest = url[len(scheme) + 1 :]
@@ -114,9 +114,9 @@ def parse_host(text: str) -> tuple[str, IPAddress | None]:
         raise _invalid("the host ends in a number but is not a dotted quad") from error
 
 
-# Control, format, surrogate, private-use and unassigned characters, line and paragraph separators
-# and every other space: invisible in a log, dropped or mapped by some readers. The joiners U+200C
-# and U+200D are format characters that IDNA 2008 allows in context; `idna` checks the context.
+# Control, surrogate, private-use and unassigned characters, separators and every kind of space:
+# invisible in a log, dropped or mapped by some readers. (Format characters are left to IDNA, which
+# allows the joiners U+200C and U+200D in their contexts.)
 _UNSEEN = frozenset({"Cc", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 
 

@@ -177,7 +177,9 @@ class Connection(asyncio.Protocol):
         A server may answer before it has read a request; the rest would precede the next one.
         """
         transport = self._transport
-        return not self.closed and transport is not None and not transport.get_write_buffer_size()
+        if self.closed or transport is None or transport.is_closing():
+            return False
+        return not transport.get_write_buffer_size()
 
     def abort(self) -> None:
         """Close without waiting for anyone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
@@ -392,6 +393,31 @@ def test_a_kept_connection_that_breaks_is_not_tried_again(authority: Authority) 
     with Peer(once, authority.issue()) as peer:
         asyncio.run(twice(peer))
     assert [request[-1:] for request in peer.requests] == [b"1", b"2"]
+
+
+def test_an_end_in_the_kernel_is_seen_before_the_request(authority: Authority) -> None:
+    """If the server closed a kept connection while this loop was busy, a new one is made."""
+    gone = threading.Event()
+
+    def once(conversation: Conversation) -> None:
+        conversation.read_request()
+        conversation.send(OK)
+        conversation.reset()
+        gone.set()
+
+    async def twice(peer: Peer) -> None:
+        dialler = LoopbackDialler()
+        dialler.ports[PUBLIC_IP, 443] = peer.port
+        async with EgressClient(
+            resolver=StaticNames({HOST: [PUBLIC_IP]}), dialler=dialler, trust=authority.pem
+        ) as client:
+            assert isinstance(await client.send(parse_target(URL), b"1", {}, None), Responded)
+            assert gone.wait(5)  # blocking on purpose: the loop must not see the end come
+            assert isinstance(await client.send(parse_target(URL), b"2", {}, None), Responded)
+
+    with Peer(once, authority.issue()) as peer:
+        asyncio.run(twice(peer))
+    assert peer.connections == 2
 
 
 async def test_the_last_word_before_the_first_byte(authority: Authority) -> None:
