@@ -54,7 +54,7 @@ _SKIPPED = re.compile(
     r"|<\|[^|<>\n]{1,64}\|>|<\uff5c[^\uff5c<>\n]{1,64}\uff5c>|</?[A-Za-z_][^<>\n]{0,200}>"
     r"|```[A-Za-z0-9_+-]*|~~~"
 )
-_COMMENT = re.compile(r"/\*[\s\S]*?\*/|(?://|#)[^\n\r\u2028\u2029]*")
+_LINE_COMMENT = re.compile(r"(?://|#)[^\n\r\u2028\u2029]*")
 _DIVISION = re.compile(r"//\s*[0-9(.+-]")
 _BARE = re.compile(r"[^\s,:;{}\[\]\"'=“”„‟＂‘’‚‛，：；\u200b\u2060\ufeff<]+|<")
 _NAMES_NEXT = re.compile(r"\s*+(?:[:：]|=(?!=))")
@@ -201,15 +201,24 @@ def _lexed(text: str, start: int, end: int, *, is_call: bool) -> Iterator[_Token
             at = skipped.end()
             continue
         found = text[at]
-        comment = _COMMENT.match(text, at, end) if found in "/#" else None
-        if comment is not None and not (number_before and _DIVISION.match(text, at, end)):
-            at = comment.end()
+        after = _after_comment(text, at, end) if found in "/#" else at
+        if after > at and not (number_before and _DIVISION.match(text, at, end)):
+            at = after
             continue
         token = _token(text, at, end, is_call=is_call)
         if token is not None:
             number_before = token.kind == "bare" and token.text[:1].isdigit()
             yield token
         at = token.end if token is not None else at + 1
+
+
+def _after_comment(text: str, at: int, end: int) -> int:
+    """Where the comment at `at` ends; an unclosed one goes to the end, so that it hides all."""
+    if text.startswith("/*", at):
+        close = text.find("*/", at + 2, end)
+        return end if close < 0 else close + 2
+    line = _LINE_COMMENT.match(text, at, end)
+    return line.end() if line else at
 
 
 def _token(text: str, at: int, end: int, *, is_call: bool) -> _Token | None:

@@ -45,7 +45,9 @@ EditKind = Literal[
 TEMPLATE_TOKEN = re.compile(
     r"<\|[^|<>{}\[\]\"'\n]{1,64}\|>|<\uff5c[^\uff5c<>{}\[\]\"'\n]{1,64}\uff5c>"
     r"|</?s>|<(?:bos|eos|pad|unk|eom|eot|start_of_turn|end_of_turn|end_of_utterance)>"
-    r"|\[/?(?!(?:TRUE|FALSE|NULL)\])[A-Z][A-Z_]{2,32}\]"
+    # Only names known to be tokens: `[USD]` is an array that lost its quotation marks.
+    r"|\[/?(?:INST|TOOL_CALLS?|TOOL_RESULTS?|TOOL_CONTENT|AVAILABLE_TOOLS|ARGS|CALL_ID|THINK"
+    r"|SYSTEM_PROMPT)\]"
 )
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 LITERALS = {

@@ -26,7 +26,7 @@ _CANDIDATE = re.compile(
     rf"(?P<call>\[\s*+{_NAME}(?:\.{_NAME}){{0,8}}+\((?=\s*+(?:{_NAME}\s*+=(?!=)|\)))"
     rf"|(?<![\w.]){_NAME}(?:\.{_NAME}){{0,8}}+\((?=\s*+{_NAME}\s*+=(?!=)))"
     r"|\{"
-    r"|\[(?=\s*+(?:[\"'“”„‘’{\[\]]|-?[0-9]|(?:true|false|null|True|False|None)\b|//|/\*|#))"
+    r"|\[(?=\s*+(?:[\"'“”„‘’{\[\]]|-?[0-9]|(?:true|false|null|True|False|None|TRUE|FALSE|NULL|Null)\b|//|/\*|#))"
 )
 _EMPTY_CALL = re.compile(rf"\s*+{_NAME}(?:\.{_NAME}){{0,8}}+\((?=\s*+\)\s*+$)")
 
@@ -61,7 +61,7 @@ _VALUE_LABELS = frozenset(
     }
 )
 _LAST_LABEL = re.compile(r"(?:^|\n)[ \t]*+([^\W\d][\w-]*+)[ \t]*+:\s*+$")
-_QUOTED = re.compile(r"\"[^\"\n]*+\"|'[^'\n]*+'|“[^”\n]*+”|‘[^’\n]*+’")
+_QUOTED = re.compile(r"\"[^\"\n]*+\"|'[^'\n]*+'|“[^“”\n]*+”|‘[^‘’\n]*+’")
 _NUMBERS = re.compile(r"[-+$€£¥]?[0-9][0-9.,]*+%?")
 _LETTER = re.compile(r"[^\W\d_]")
 _CALL_BEFORE = re.compile(rf"(?:\[\s*+)?(?<![\w.])(?:{_NAME}(?:\.{_NAME}){{0,8}}+)?\($")
