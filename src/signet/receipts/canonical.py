@@ -54,13 +54,17 @@ _MAX_DEPTH = 254
 # UAX #15 §13, Stream-Safe Text: normalisation sorts runs of combining marks and is quadratic in
 # their length (100,000 marks take most of a minute), and no language needs more than 30 in a row.
 _MAX_COMBINING_MARKS = 30
+_MAX_CHANGED = 100
+_MAX_POINTER = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Normalized:
     """A value whose strings and names are all in NFC, and what had to change for that.
 
-    `changed` holds JSON Pointers into `value`; `unicode_version` is that of the tables used.
+    `changed` holds JSON Pointers into `value`, at most a hundred and none of them long; the pointer
+    "", which is the whole of it, stands for all others. `unicode_version` is that of the tables
+    used.
     """
 
     value: Json
@@ -293,7 +297,7 @@ def _nfc(value: Json, path: list[str | int], changed: list[str]) -> Json:
     if isinstance(value, str):
         text = _nfc_text(value, path)
         if text != value:
-            changed.append(pointer(*path))
+            _remember(changed, path)
         return text
     if isinstance(value, list):
         items: list[Json] = []
@@ -310,11 +314,23 @@ def _nfc(value: Json, path: list[str | int], changed: list[str]) -> Json:
             if normal in members:
                 _refuse("nfc_key_collision", "Two names are equal in NFC.", path)
             if normal != name:
-                changed.append(pointer(*path))
+                _remember(changed, path)
             members[normal] = _nfc(member, path, changed)
             path.pop()
         return members
     return value
+
+
+def _remember(changed: list[str], path: list[str | int]) -> None:
+    """Note a place, but never more than a receipt can carry.
+
+    A hostile payload has 100,000 such places below a name of 300 KB: 30 GB of pointers.
+    """
+    short = sum(len(str(token)) for token in path) <= _MAX_POINTER
+    if len(changed) < _MAX_CHANGED and short:
+        changed.append(pointer(*path))
+    elif "" not in changed:
+        changed.append("")
 
 
 def _nfc_text(text: str, path: list[str | int]) -> str:
