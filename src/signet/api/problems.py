@@ -78,6 +78,7 @@ PROBLEMS: Final[Mapping[str, Kind]] = MappingProxyType(
 )
 
 _MAX_FAULTS: Final = 20
+_MAX_POINTER: Final = 1024  # a hostile member name may be a megabyte long; our answer may not
 
 
 def problem(
@@ -120,7 +121,7 @@ def problem(
 
 def fault_document(fault: Fault) -> dict[str, str]:
     """Return a fault as the JSON object that callers see."""
-    shown = {"pointer": fault.pointer, "code": fault.code, "detail": fault.detail}
+    shown = {"pointer": fault.pointer[:_MAX_POINTER], "code": fault.code, "detail": fault.detail}
     if fault.expected is not None:
         shown["expected"] = fault.expected
     if fault.got is not None:

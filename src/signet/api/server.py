@@ -41,7 +41,7 @@ def build_api(
 ) -> Starlette:
     """Return the application that serves `operations` and their OpenAPI document."""
     described = _describe_itself(operations, version)
-    return Starlette(
+    api = Starlette(
         routes=[
             Route(
                 operation.path,
@@ -53,6 +53,9 @@ def build_api(
         ],
         exception_handlers={HTTPException: cast(ExceptionHandler, _unrouted)},
     )
+    # A redirect to the path without its slash would be made of the Host header that was sent.
+    api.router.redirect_slashes = False
+    return api
 
 
 def _describe_itself(operations: Sequence[Operation], version: str) -> Operation:
