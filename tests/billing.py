@@ -74,6 +74,7 @@ class Month:
             observer=self.told,
             clock=lambda: self.now_us,
             settle_us=0,
+            send_after_us=0,
         )
 
     def plan_of(self, tenant: TenantId) -> TenantPlan:

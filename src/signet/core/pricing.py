@@ -249,6 +249,14 @@ def metered_only(
     )
 
 
+def items(plan: TenantPlan) -> Iterator[str]:
+    """Yield every Stripe item that a plan names."""
+    for meter in METERS:
+        for band in plan.meter(meter).bands:
+            if band.item is not None:
+                yield band.item
+
+
 def resolved_table(plan: TenantPlan) -> tuple[str, ...]:
     """Return the plan's tiers as sentences, so that a start log shows how a file was understood."""
     return tuple(
@@ -476,7 +484,7 @@ class _Reader:
 
     def require_customer(self, place: str, plan: TenantPlan) -> None:
         """A price or a meter belongs to no one; only a subscription item knows its customer."""
-        loose = [item for item in _items(plan) if not item.startswith("si_")]
+        loose = [item for item in items(plan) if not item.startswith("si_")]
         if loose and plan.customer is None:
             detail = f"stripe_customer is required with {loose[0]}"
             self.fault(place + "/stripe_customer", "missing_member", detail)
@@ -485,18 +493,11 @@ class _Reader:
         """Two tiers on one item would overwrite each other's totals at Stripe."""
         seen: set[tuple[str | None, str]] = set()
         for place, plan in plans:
-            for item in _items(plan):
+            for item in items(plan):
                 owner = None if item.startswith("si_") else plan.customer
                 if (owner, item) in seen:
                     self.fault(place, "item_duplicate", f"{item} already counts another tier")
                 seen.add((owner, item))
-
-
-def _items(plan: TenantPlan) -> Iterator[str]:
-    for meter in METERS:
-        for band in plan.meter(meter).bands:
-            if band.item is not None:
-                yield band.item
 
 
 def _decimals(value: Decimal) -> int:

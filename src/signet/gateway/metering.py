@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
-from typing import Final, Protocol
+from typing import Protocol
 
 from signet.core.billing import crossed, hour_of, period_named
 from signet.core.errors import SignetError
@@ -25,8 +25,6 @@ from signet.storage.billing import HourUnits, StoredPeriod, Uncounted
 from signet.storage.database import Database
 from signet.storage.outbox import Gain, WindowKey
 from signet.storage.tx import Tx
-
-_BATCH: Final = 1000
 
 _Slot = tuple[WindowKey, str]
 """A window and its meter."""
@@ -69,7 +67,8 @@ class Metering:
     `plan_of` is the configuration in force; a month keeps the plan it had at its first unit.
     `fu_limit_of` is a tenant's monthly fallback quota. Receipts younger than `settle_us` are left
     for the next step: where several processes write, a receipt may become visible after one with
-    a higher id, and the cursor must not have passed it.
+    a higher id, and the cursor must not have passed it. A window is due `send_after_us` after it
+    first changed, so that a busy hour is told to Stripe a few times and not at every step.
     """
 
     database: Database
@@ -78,6 +77,8 @@ class Metering:
     observer: Observer
     clock: Clock
     settle_us: int = 15_000_000
+    send_after_us: int = 60_000_000
+    batch: int = 1000
 
     async def count_once(self) -> int:
         """Count the next receipts of the log; return how many were looked at."""
@@ -100,7 +101,7 @@ class Metering:
     async def _count(self, tx: Tx) -> tuple[int, list[Allocation]]:
         cursor = await billing.lock_cursor(tx)
         settled_us = self.clock() - self.settle_us
-        rows = await billing.uncounted(tx, cursor, _BATCH)
+        rows = await billing.uncounted(tx, cursor, self.batch)
         rows = list(takewhile(lambda row: row.ts_us <= settled_us, rows))
         if not rows:
             return 0, []
@@ -146,9 +147,7 @@ class Metering:
                 for band, units in zip(plan.meter(meter).bands, parts, strict=True)
                 if units
             ]
-        await outbox.gain(
-            tx, [Gain(key, meter, units) for (key, meter), units in gains.items()], self.clock()
-        )
+        await self._gain(tx, [Gain(key, meter, units) for (key, meter), units in gains.items()])
         await billing.set_counted(
             tx,
             stored.tenant,
@@ -158,6 +157,9 @@ class Metering:
             plan=stored.plan,
         )
         return allocations
+
+    async def _gain(self, tx: Tx, gains: Sequence[Gain]) -> None:
+        await outbox.gain(tx, gains, due_us=self.clock() + self.send_after_us)
 
     async def _alert(
         self, tx: Tx, plan: TenantPlan, period: str, meter: Meter, before: int, after: int
@@ -247,7 +249,7 @@ class Metering:
             for key, meter in wanted.keys() | standing.keys()
             if (difference := wanted[key, meter] - standing.get((key, meter), 0))
         ]
-        await outbox.gain(tx, gains, self.clock())
+        await self._gain(tx, gains)
         await billing.set_counted(
             tx,
             stored.tenant,

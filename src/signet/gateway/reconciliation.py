@@ -153,7 +153,8 @@ class Reconciliation:
             route = self.router.routes.get(outlet)
             if route is not None:
                 hours = [found.key.hour for found in windows]
-                settled += await self._adopt(route, outlet, min(hours), max(hours), all_of=False)
+                found = await self._adopt(route, outlet, min(hours), max(hours), all_of=False)
+                settled += max(0, found)
         return settled
 
     async def after_restore(self, plans: Sequence[TenantPlan]) -> bool:

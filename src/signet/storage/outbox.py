@@ -95,9 +95,12 @@ _GAIN = PerRow(
 )
 
 
-async def gain(tx: Tx, gains: Sequence[Gain], now_us: int) -> None:
-    """Add units to windows, one new version each; no two gains may name the same window."""
-    rows = [(*g.key, g.meter, g.units, now_us) for g in gains if g.units]
+async def gain(tx: Tx, gains: Sequence[Gain], *, due_us: int) -> None:
+    """Add units to windows, one new version each; no two gains may name the same window.
+
+    A window that was due before stays due then.
+    """
+    rows = [(*g.key, g.meter, g.units, due_us) for g in gains if g.units]
     if rows:
         await tx.execute_each(_GAIN, rows)
 
