@@ -187,10 +187,6 @@ ADDRESS = [
                 "address in rules.own",
                 "test_address::test_own_addresses_count_as_loopback",
             ),
-            "one bad address spoils the answer": (
-                "verdict is not Verdict.OK",
-                "test_address::test_one_bad_address_spoils_the_answer",
-            ),
             "only private networks can be opened": (
                 "any(_classify_plain(end) is not Verdict.RESOLVED_PRIVATE for end in ends)",
                 "test_address::test_only_private_networks_can_be_opened",
@@ -646,23 +642,30 @@ CLIENT = [
     Mutation(
         "the addresses are judged",
         "client.py",
-        "verdict = self.judge_addresses(addresses)",
+        "verdict = self.judge(address)",
         "verdict = Verdict.OK",
         "test_client::test_names_that_lead_inside_are_refused",
     ),
     Mutation(
         "addresses in URLs are judged too",
         "client.py",
-        "verdict = self.judge_addresses(addresses)",
-        "verdict = Verdict.OK if target.address else self.judge_addresses(addresses)",
+        "verdict = self.judge(address)",
+        "verdict = Verdict.OK if attempt.target.address else self.judge(address)",
         "test_client::test_addresses_in_urls_are_judged_too",
     ),
     Mutation(
         "this machine's own addresses are refused",
         "client.py",
-        "verdict is Verdict.OK and any(map(leads_home, addresses))",
+        "verdict is Verdict.OK and leads_home(address)",
         "False",
         "test_client::test_an_own_address_is_refused_even_if_its_network_is_opened",
+    ),
+    Mutation(
+        "one bad address spoils the answer",
+        "client.py",
+        "for address in addresses:\n            # Any bad",
+        "for address in addresses[:1]:\n            # Any bad",
+        "test_client::test_names_that_lead_inside_are_refused",
     ),
     Mutation(
         "a bounded number of addresses is tried",
@@ -810,6 +813,7 @@ def main() -> int:
             if reason is not None:
                 survivors += 1
                 print(f"SURVIVES {mutation.file}: {mutation.check} ({mutation.test})\n{reason}")
+                sys.stdout.flush()
     print(f"{len(chosen) - survivors} of {len(chosen)} removals turned their test red")
     return 1 if survivors else 0
 

@@ -115,19 +115,6 @@ def classify(address: IPAddress, rules: AddressRules = NO_EXCEPTIONS) -> Verdict
     return verdict
 
 
-def classify_all(addresses: Iterable[IPAddress], rules: AddressRules = NO_EXCEPTIONS) -> Verdict:
-    """Return the first refusal among `addresses`: one bad address spoils the whole answer.
-
-    A name that resolves to a public and a private address is no mistake that we could mend by
-    choosing; it is how rebinding looks.
-    """
-    for address in addresses:
-        verdict = classify(address, rules)
-        if verdict is not Verdict.OK:
-            return verdict
-    return Verdict.OK
-
-
 def _classify_plain(address: IPAddress) -> Verdict:
     if isinstance(address, IPv4Address):
         number = int(address)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from signet.egress.address import NO_EXCEPTIONS, AddressRules, classify_all
+from signet.egress.address import NO_EXCEPTIONS, AddressRules, classify
 from signet.egress.errors import RequestInvalid, SyncInLoop, TargetInvalid
 from signet.egress.http1 import ResponseReader, request_bytes
 from signet.egress.limits import Limits
@@ -186,29 +186,39 @@ class EgressClient:
 
     async def _addresses(self, attempt: _Attempt) -> tuple[IPAddress, ...]:
         """Return the addresses to try, all of them validated. Raises `ConnectionFailed`."""
-        target = attempt.target
-        if target.address is not None:
-            addresses: tuple[IPAddress, ...] = (target.address,)
-        else:
-            asked_at = _now()
-            try:
-                async with asyncio.timeout(self._limits.resolve_s):
-                    addresses = await self._names.addresses(target.host)
-            except TimeoutError as error:
-                raise ConnectionFailed(NotSentCode.RESOLUTION_FAILED) from error
-            except LookupFailed as error:
-                raise ConnectionFailed(error.code) from error
-            finally:
+        asked_at = _now()
+        try:
+            addresses = await self.look_up(attempt.target)
+        except LookupFailed as error:
+            raise ConnectionFailed(error.code) from error
+        finally:
+            if attempt.target.address is None:
                 attempt.dns_s = _now() - asked_at
-        verdict = self.judge_addresses(addresses)
-        if verdict is not Verdict.OK:
-            raise ConnectionFailed(verdict)
+        for address in addresses:
+            # Any bad address spoils the whole answer: a name that resolves to a public and an
+            # inner address is no mistake to be mended by choosing; it is how rebinding looks.
+            verdict = self.judge(address)
+            if verdict is not Verdict.OK:
+                raise ConnectionFailed(verdict)
         return addresses[:_MAX_ADDRESSES_TRIED]
 
-    def judge_addresses(self, addresses: tuple[IPAddress, ...]) -> Verdict:
-        """Say whether a connection to a name with these addresses may be made."""
-        verdict = classify_all(addresses, self._rules)
-        if verdict is Verdict.OK and any(map(leads_home, addresses)):
+    async def look_up(self, target: Target) -> tuple[IPAddress, ...]:
+        """Return every address of a target, unjudged. Raises `LookupFailed`.
+
+        For the client itself and for an operator's eyes; no tenant may see them.
+        """
+        if target.address is not None:
+            return (target.address,)
+        try:
+            async with asyncio.timeout(self._limits.resolve_s):
+                return await self._names.addresses(target.host)
+        except TimeoutError as error:
+            raise LookupFailed(NotSentCode.RESOLUTION_FAILED) from error
+
+    def judge(self, address: IPAddress) -> Verdict:
+        """Say whether a connection to `address` may be made."""
+        verdict = classify(address, self._rules)
+        if verdict is Verdict.OK and leads_home(address):
             return Verdict.RESOLVED_LOOPBACK
         return verdict
 

@@ -217,9 +217,8 @@ class Connection(asyncio.Protocol):
             self.on_close(self)
 
     def _refill(self) -> None:
-        limits = self._limits
-        self._bytes_left = limits.max_head + limits.max_body + limits.max_overhead
-        self._reads_left = limits.max_reads
+        self._bytes_left = self._limits.max_wire
+        self._reads_left = self._limits.max_reads
 
     def _advance_handshake(self) -> None:
         assert self._tls is not None

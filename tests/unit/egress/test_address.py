@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signet.egress.address import AddressRules, classify, classify_all
+from signet.egress.address import AddressRules, classify
 from signet.egress.errors import PolicyInvalid
 from signet.egress.verdict import Verdict
 
@@ -64,14 +64,6 @@ def test_ipv4_inside_ipv6_is_refused_without_decoding(address: IPv4Address) -> N
 def test_a_scope_id_is_refused_even_on_a_public_address() -> None:
     """A zone chooses an interface, which no destination of ours may."""
     assert classify(IPv6Address("2606:4700::1%2")) is Verdict.RESOLVED_RESERVED
-
-
-def test_one_bad_address_spoils_the_answer() -> None:
-    """A name with a public and a private address is refused as a whole, whatever the order."""
-    public, private = ip_address("8.8.8.8"), ip_address("10.0.0.1")
-    assert classify_all((public, private)) is Verdict.RESOLVED_PRIVATE
-    assert classify_all((private, public)) is Verdict.RESOLVED_PRIVATE
-    assert classify_all((public, ip_address("2606:4700::1"))) is Verdict.OK
 
 
 PRIVATE = AddressRules(
