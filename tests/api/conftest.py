@@ -39,11 +39,10 @@ DOCUMENTS: dict[str, object] = {
 }
 
 
-@pytest.fixture
-def registry_dir(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def registry_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of types, mappings and tools as an operator has one."""
-    directory = tmp_path / "types"
-    directory.mkdir()
+    directory = tmp_path_factory.mktemp("types")
     for name, document in DOCUMENTS.items():
         (directory / name).write_text(json.dumps(document))
     return directory
@@ -55,4 +54,14 @@ async def app(tmp_path: Path, registry_dir: Path) -> AsyncIterator[App]:
     async with open_app(
         tmp_path / "data", SP_REGISTRY_DIR=str(registry_dir), SP_MAPPING_SECONDS="0.5"
     ) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+async def shared_app(
+    tmp_path_factory: pytest.TempPathFactory, registry_dir: Path
+) -> AsyncIterator[App]:
+    """One gateway for a module's tests, each under keys and traces of its own."""
+    directory = tmp_path_factory.mktemp("data")
+    async with open_app(directory, SP_REGISTRY_DIR=str(registry_dir)) as opened:
         yield opened

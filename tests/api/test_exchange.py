@@ -189,43 +189,43 @@ class TestToolCalls:
 
     @pytest.mark.parametrize(("kind", "call", "expected"), CALLS)
     async def test_every_form_becomes_the_generic_call(
-        self, app: App, kind: str, call: object, expected: object
+        self, shared_app: App, kind: str, call: object, expected: object
     ) -> None:
         """Calls of three clients for one tool become one and the same document."""
         body = envelope(call, payload_type=kind, target_type="signet.tool_call.v1")
-        reply = await app.exchange(body)
+        reply = await shared_app.exchange(body)
         assert reply.status == 200, reply.body
         assert reply.json["normalized"] == expected
 
     @pytest.mark.parametrize(("kind", "call", "_expected"), CALLS)
     async def test_arguments_are_held_against_the_tool(
-        self, app: App, kind: str, call: object, _expected: object
+        self, shared_app: App, kind: str, call: object, _expected: object
     ) -> None:
         """Arguments that do not fit the registered tool are refused, with the place."""
         spoiled = json.loads(json.dumps(call).replace("sku", "sko"))
         body = envelope(spoiled, payload_type=kind, target_type="signet.tool_call.v1")
-        reply = await app.exchange(body)
+        reply = await shared_app.exchange(body)
         assert reply.status == 422
         assert reply.code == "arguments_invalid"
         assert reply.json["faults"][0]["pointer"].startswith("/payload/")
 
-    async def test_an_unregistered_tool_is_refused(self, app: App) -> None:
+    async def test_an_unregistered_tool_is_refused(self, shared_app: App) -> None:
         """A call of a tool that nobody registered is refused by name."""
         call = {"type": "tool_use", "id": "x", "name": "rm_rf", "input": {}}
         body = envelope(
             call, payload_type="anthropic.tool_use.v1", target_type="signet.tool_call.v1"
         )
-        reply = await app.exchange(body)
+        reply = await shared_app.exchange(body)
         assert (reply.status, reply.code) == (422, "arguments_invalid")
         assert reply.json["faults"][0]["code"] == "unknown_tool"
 
-    async def test_tools_of_a_list_are_registered(self, app: App) -> None:
+    async def test_tools_of_a_list_are_registered(self, shared_app: App) -> None:
         """A file with a list of tools, as a server publishes it, registers each of them."""
         call = {"type": "tool_use", "id": "x", "name": "cancel_order", "input": {"order_id": "1"}}
         body = envelope(
             call, payload_type="anthropic.tool_use.v1", target_type="signet.tool_call.v1"
         )
-        assert (await app.exchange(body)).status == 200
+        assert (await shared_app.exchange(body)).status == 200
 
 
 REFUSALS = [
@@ -457,10 +457,12 @@ class TestNotAccepted:
         ],
     )
     async def test_no_key_and_a_wrong_key_get_one_answer(
-        self, app: App, headers: list[tuple[bytes, bytes]]
+        self, shared_app: App, headers: list[tuple[bytes, bytes]]
     ) -> None:
         """Nothing tells whether a key is missing, malformed or unknown."""
-        replies = [await app.call("POST", "/v1/exchange", headers=given) for given in ([], headers)]
+        replies = [
+            await shared_app.call("POST", "/v1/exchange", headers=given) for given in ([], headers)
+        ]
         assert [reply.status for reply in replies] == [401, 401]
         assert replies[0].body == replies[1].body
         assert replies[1].header("www-authenticate") == 'Bearer realm="signet"'

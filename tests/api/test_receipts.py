@@ -59,9 +59,9 @@ class TestExchange:
     @pytest.mark.parametrize(
         "text", ["x", "sha256:", "sha256:" + "G" * 64, "sha256:" + "A" * 64, NOWHERE + "%0A", "%00"]
     )
-    async def test_a_malformed_hash_is_refused(self, app: App, text: str) -> None:
+    async def test_a_malformed_hash_is_refused(self, shared_app: App, text: str) -> None:
         """What is no receipt hash is 400, not a search."""
-        reply = await app.get(f"/v1/exchanges/{text}")
+        reply = await shared_app.get(f"/v1/exchanges/{text}")
         assert (reply.status, reply.code) == (400, "parameter_invalid")
 
     async def test_an_erased_payload_is_null(self, app: App) -> None:
@@ -108,10 +108,12 @@ class TestChain:
             *("limit=" + "9" * 5000, "from_hop=%00", "from_hop=٣"),
         ],
     )
-    async def test_malformed_numbers_are_refused(self, app: App, route: str, query: str) -> None:
+    async def test_malformed_numbers_are_refused(
+        self, shared_app: App, route: str, query: str
+    ) -> None:
         """Anything but a plain number in its range is 400."""
-        await _chain_of(app, 1)
-        reply = await app.get(f"/v1/receipts/{route}/t?{query}")
+        await _chain_of(shared_app, 1)
+        reply = await shared_app.get(f"/v1/receipts/{route}/t?{query}")
         assert (reply.status, reply.code) == (400, "parameter_invalid")
 
     @pytest.mark.parametrize("route", ["chain", "export"])
@@ -119,10 +121,10 @@ class TestChain:
         "trace_id", ["%20", "a%0D%0Ab", "a%00", "%FF", "a" * 129, "%C3%A9", "a b", "%2F.."]
     )
     async def test_malformed_trace_ids_are_refused(
-        self, app: App, route: str, trace_id: str
+        self, shared_app: App, route: str, trace_id: str
     ) -> None:
         """What is no trace id is 400 or 404, and never reaches the database or a header."""
-        reply = await app.get(f"/v1/receipts/{route}/{trace_id}")
+        reply = await shared_app.get(f"/v1/receipts/{route}/{trace_id}")
         assert reply.status in {400, 404}
         assert reply.code in {"parameter_invalid", "not_found"}
 
