@@ -1,7 +1,8 @@
-"""`signet serve`: the gateway in this process, from its settings until it is told to stop.
+"""`signet serve`: the gateway, from its settings until it is told to stop.
 
 SIGTERM and SIGINT end it in order: not ready first, then work in progress is finished within
-`SP_DRAIN_SECONDS`, then exit 0. A second signal does not wait.
+`SP_DRAIN_SECONDS`, then exit 0. A second signal does not wait. With `--workers` the gateway runs in
+several processes under a supervisor; each of them is this same command, in its place.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -24,8 +26,11 @@ from signet.app import SIGNING_KEY_FILE, Gateway, open_gateway, storage_config
 from signet.cli.arguments import new_command
 from signet.cli.config import warn_of_unknown
 from signet.cli.exits import CommandFailed, Exit
+from signet.cli.supervisor import Place, supervise, take_place
 from signet.settings import Settings, read_settings
 from signet.storage.database import SqliteConfig
+from signet.telemetry.logs import build_logger
+from signet.telemetry.metrics import share_metrics
 
 if TYPE_CHECKING:
     from signet.cli.arguments import Subparsers
@@ -35,35 +40,63 @@ _KEEP_ALIVE_S: Final = (
     75  # longer than the idle time of usual load balancers, which must close first
 )
 _TICK_S: Final = 0.05
+_MOST_WORKERS: Final = 64
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add `serve` to the command's sub-commands."""
-    new_command(
+    parser = new_command(
         subparsers,
         "serve",
         line="run the gateway",
         description="Run the gateway in the foreground. It is set up by environment variables"
         " alone: `signet config` lists them.",
         examples="""  SP_API_KEYS='{"a-secret-key": {"tenant": "acme"}}' signet serve
-  SP_PORT=0 SP_DATA_DIR=/tmp/signet signet serve""",
+  SP_PORT=0 SP_DATA_DIR=/tmp/signet signet serve --workers 4""",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_workers,
+        default=1,
+        metavar="N",
+        help="how many processes serve, about one per core; one that dies is restarted (1)",
     )
 
 
-def run(_args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Serve until a signal; raise what a start can be refused with."""
+    place = take_place(os.environ)
+    if place is not None:
+        share_metrics(place.slot, place.metrics_dir)
     environment = read_settings(os.environ)
-    warn_of_unknown(environment)
     settings = environment.settings
-    if not settings.exchange.api_keys.principals:
-        print("warning: SP_API_KEYS is empty, so every call is refused with 401", file=sys.stderr)
+    if place is None:
+        warn_of_unknown(environment)
+        if not settings.exchange.api_keys.principals:
+            warning = "warning: SP_API_KEYS is empty, so every call is refused with 401"
+            print(warning, file=sys.stderr)
+        if args.workers > 1:
+            with _bound(settings.server.host, settings.server.port) as listener:
+                return supervise(
+                    listener,
+                    workers=args.workers,
+                    drain_s=settings.server.drain_s,
+                    log=build_logger(settings.telemetry.log_level),
+                )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, place))
     return Exit.DONE
 
 
-async def _serve(settings: Settings) -> None:
-    with _bound(settings.server.host, settings.server.port) as listener:
+def _workers(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= _MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {_MOST_WORKERS}")
+    return int(text)
+
+
+async def _serve(settings: Settings, place: Place | None) -> None:
+    bound = place.listener if place else _bound(settings.server.host, settings.server.port)
+    with bound as listener:
         async with open_gateway(settings) as gateway:
             server = _Server(
                 uvicorn.Config(
@@ -79,9 +112,9 @@ async def _serve(settings: Settings) -> None:
                     timeout_keep_alive=_KEEP_ALIVE_S,
                     timeout_graceful_shutdown=1,
                 ),
-                on_start=lambda: _announce(settings, gateway, listener),
+                on_start=lambda: _announce(settings, gateway, listener, place),
             )
-            stop = _stop_signals(server)
+            stop = _stop_signals(server, place)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(server.serve([listener]))
                 await stop.wait()
@@ -108,16 +141,27 @@ class _Server(uvicorn.Server):
         self._on_start()
 
 
-def _stop_signals(server: uvicorn.Server) -> asyncio.Event:
-    """Return the event that the first signal sets. The second one ends every wait."""
+def _stop_signals(server: uvicorn.Server, place: Place | None) -> asyncio.Event:
+    """Return the event that the first signal sets. The second one ends every wait.
+
+    For a worker the end of its supervisor is such a signal: nobody else would ever send one.
+    """
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
 
     def told_to_stop() -> None:
         server.force_exit = stop.is_set()
         stop.set()
 
+    def supervisor_ended() -> None:
+        if place is not None:
+            loop.remove_reader(place.supervisor)
+        told_to_stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told_to_stop)
+        loop.add_signal_handler(number, told_to_stop)
+    if place is not None:
+        loop.add_reader(place.supervisor, supervisor_ended)
     return stop
 
 
@@ -153,16 +197,21 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _announce(settings: Settings, gateway: Gateway, listener: socket.socket) -> None:
-    """Print the one line that says where, on what, and with which key."""
+def _announce(
+    settings: Settings, gateway: Gateway, listener: socket.socket, place: Place | None
+) -> None:
+    """Say in one line where, on what, and with which key; a worker says it to its supervisor."""
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     storage = storage_config(settings)
     where = f"sqlite {storage.path}" if isinstance(storage, SqliteConfig) else "postgres"
     own = settings.identity.private_key_b64 is None
     source = f" from {settings.storage.data_dir / SIGNING_KEY_FILE}" if own else ""
-    print(
+    line = (
         f"signet {__version__} on http://{shown}:{port}, storage {where},"
-        f" key {gateway.key.kid}{source}",
-        flush=True,
+        f" key {gateway.key.kid}{source}"
     )
+    if place is None:
+        print(line, flush=True)
+    else:
+        place.listening(line)

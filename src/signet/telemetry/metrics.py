@@ -1,15 +1,25 @@
 """The gateway's metrics, by name, in one place (Prometheus exposition format).
 
 Label sets are closed: no host, path, trace or key ever becomes a label. A `Metrics` is built
-once by `app` with its own registry and handed down; nothing is global.
+once by `app` with its own registry and handed down; nothing is global but where values live:
+processes that share a port keep theirs in files of one directory, and each of them tells the sum.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Final
+from typing import ClassVar, Final, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+    values,
+)
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -19,8 +29,26 @@ _BUCKETS_S: Final[Sequence[float]] = (
 )
 
 
+def share_metrics(slot: int, directory: str) -> None:
+    """Keep the values of every `Metrics` built from now on in files of `directory`, by `slot`.
+
+    Whoever takes the slot after this process goes on counting where it stopped, so that no total
+    ever falls.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory  # the one way to tell prometheus_client
+    values.ValueClass = values.MultiProcessValue(lambda: slot)  # pyright: ignore[reportUnknownMemberType] - the library leaves this untyped
+    Metrics.shared_in = directory
+
+
+def forget_gauges(slot: int, directory: str) -> None:
+    """Take the gauges of a dead process out of the sums; its counters stay."""
+    multiprocess.mark_process_dead(slot, directory)  # pyright: ignore[reportUnknownMemberType] - the library leaves this untyped
+
+
 class Metrics:
     """Every metric family, as an attribute."""
+
+    shared_in: ClassVar[str | None] = None
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
@@ -82,10 +110,16 @@ class Metrics:
             "signet_exchange_seconds", "Whole exchanges, from the body to the answer."
         )
         self.build = self._gauge(
-            "signet_build_info", "Constant 1; the version is in the label.", "version"
+            "signet_build_info",
+            "Constant 1; the version is in the label.",
+            "version",
+            among="livemax",
         )
         self.storage = self._gauge(
-            "signet_storage_info", "Constant 1; the engine is in the label.", "storage"
+            "signet_storage_info",
+            "Constant 1; the engine is in the label.",
+            "storage",
+            among="livemax",
         )
 
     def decided(self, *, outcome: str, reason: str, vex_units: int, fu_tokens: int) -> None:
@@ -103,12 +137,19 @@ class Metrics:
     def _counter(self, name: str, doc: str, *labels: str) -> Counter:
         return Counter(name, doc, labels, registry=self.registry)
 
-    def _gauge(self, name: str, doc: str, *labels: str) -> Gauge:
-        return Gauge(name, doc, labels, registry=self.registry)
+    def _gauge(
+        self, name: str, doc: str, *labels: str, among: Literal["livesum", "livemax"] = "livesum"
+    ) -> Gauge:
+        """Declare a gauge; `among` says what several processes have together."""
+        return Gauge(name, doc, labels, registry=self.registry, multiprocess_mode=among)
 
     def _histogram(self, name: str, doc: str, *labels: str) -> Histogram:
         return Histogram(name, doc, labels, registry=self.registry, buckets=_BUCKETS_S)
 
     def exposition(self) -> bytes:
-        """Return all families as text."""
-        return generate_latest(self.registry)
+        """Return all families as text, summed over the processes that share them."""
+        if self.shared_in is None:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        multiprocess.MultiProcessCollector(together, self.shared_in)
+        return generate_latest(together)
