@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from signet.receipts.verify import Report, Step
+    from signet.receipts.verify import AnyReport, Step
 
 _MAX_POINTER = 1024  # a hostile member name may be a megabyte long; our answer to it may not
 
@@ -73,7 +73,7 @@ class VerificationError(ReceiptError):
 class LevelNotReached(VerificationError):
     """Nothing is wrong, but less is proven than was asked. `report` says what is."""
 
-    def __init__(self, detail: str, *, step: Step, report: Report) -> None:
+    def __init__(self, detail: str, *, step: Step, report: AnyReport) -> None:
         super().__init__(detail, step=step, code="level_not_reached")
         self.report = report
 

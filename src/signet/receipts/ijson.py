@@ -104,21 +104,17 @@ def _parse_fast(data: bytes, max_depth: int, reading: json.JSONDecoder) -> Json 
     # inside strings come back as they went in, and none was spelled as an escape (\u003a).
     if data.count(b":") != echo.count(b":") or b"\\u003" in data:
         return _UNSURE
-    # From here on only numbers and depth are in doubt, and most texts raise no doubt.
+    # From here on only depth and numbers are in doubt, and most texts raise no doubt.
     zeros = data.translate(_AS_ZEROS)
     at_door = reading is _DOOR
-    doubtful = at_door and any(sign in zeros for sign in (*_FRACTIONS, _TOO_LONG_TO_BE_SURE))
-    if not doubtful and data.count(b"[") + data.count(b"{") <= max_depth:
-        return value
-    structure = _outside_strings(zeros)
-    if _depth(structure) > max_depth:
-        return _UNSURE
-    if not at_door:
-        return value
-    # orjson reads integers beyond 64 bits as doubles; 19 characters always fit.
-    if _TOO_LONG_TO_BE_SURE in structure:
-        return _UNSURE
-    if any(sign in structure for sign in _FRACTIONS):
+    long_number = at_door and _TOO_LONG_TO_BE_SURE in zeros
+    if long_number or data.count(b"[") + data.count(b"{") > max_depth:
+        structure = _outside_strings(zeros)
+        # orjson reads integers beyond 64 bits as doubles; 19 characters always fit.
+        lossy = long_number and _TOO_LONG_TO_BE_SURE in structure
+        if lossy or _nests_deeper(structure, max_depth):
+            return _UNSURE
+    if at_door and any(fraction in zeros for fraction in _FRACTIONS):
         try:
             return _DECIMALS.decode(data.decode("utf-8"))
         except _Flaw:
@@ -133,14 +129,12 @@ def _outside_strings(data: bytes) -> bytes:
     return b"".join(data.split(b'"')[::2])
 
 
-def _depth(structure: bytes) -> int:
-    """How deep the brackets nest: each round of removing empty pairs is one level."""
+def _nests_deeper(structure: bytes, max_depth: int) -> bool:
+    """Whether brackets are left after so many rounds of removing the empty pairs."""
     brackets = structure.translate(_BRACES_AS_BRACKETS, _NOT_BRACKETS)
-    depth = 0
-    while brackets:
+    for _ in range(max_depth):
         brackets = brackets.replace(b"[]", b"")
-        depth += 1
-    return depth
+    return bool(brackets)
 
 
 # --- the careful reading --------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Offline verification: what a bundle, a chain or a receipt proves, step by step.
+"""Offline verification: what a bundle, a chain, a receipt or a statement proves, step by step.
 
 The steps are numbered as in docs/reference/receipts.md §5, and every message names its step. The
 first failure ends the proof with `VerificationError`. Trust comes from the caller alone: a document
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NoReturn, cast
@@ -20,6 +20,13 @@ from signet.receipts.chain import first_break
 from signet.receipts.errors import KeyFormatError, LevelNotReached, ParseError, VerificationError
 from signet.receipts.keys import KeySet, PublicKey, b64url, from_b64url
 from signet.receipts.receipt import RECEIPT_TYP, faults, timestamp_us
+from signet.receipts.statement import (
+    STATEMENT_TYP,
+    LineList,
+    StatementError,
+    check_members,
+    statement_hash,
+)
 
 _ALGORITHMS = ("EdDSA", "Ed25519")  # RFC 8037 and its successor RFC 9864: the same signatures
 
@@ -58,7 +65,7 @@ _CLAIMS: Mapping[Step, str] = {
     Step.RECEIPTS: "every receipt has the members of its kind, well formed",
     Step.HASHES: "every receipt hashes to its receipt_hash",
     Step.CHAIN: "the receipts are one unbroken chain from hop 1, of one trace and one tenant",
-    Step.CONTENT: "the document's CIDs are those of its chain and its signatures",
+    Step.CONTENT: "the document's hashes and sums are those of what it holds",
     Step.RECEIPT_SIGNATURES: "every receipt is signed by a trusted key, during that key's life",
     Step.DOCUMENT_SIGNATURES: "the document is signed by a trusted key, during that key's life",
     Step.LEVEL: "the level that was asked for is reached",
@@ -111,6 +118,54 @@ class Report:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementReport:
+    """What was proven of a billing statement. `receipts` is how many it says it lists."""
+
+    level: Level
+    tenant: str
+    period: str
+    revision: int
+    currency: str
+    total: str
+    lines: int
+    receipts: int
+    statement_hash: str
+    signed_by: tuple[str, ...]
+    limits: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Json]:
+        """The report as `signet verify --json` prints it."""
+        return {
+            "verdict": self.level.name,
+            "document": "statement",
+            "tenant": self.tenant,
+            "period": self.period,
+            "revision": self.revision,
+            "currency": self.currency,
+            "total": self.total,
+            "lines": self.lines,
+            "receipts": self.receipts,
+            "statement_hash": self.statement_hash,
+            "signed_by": list(self.signed_by),
+            "limits": list(self.limits),
+        }
+
+    def as_text(self) -> str:
+        """The report for a person."""
+        lines = [
+            f"{self.level.name}: statement {self.revision} of {self.period}, tenant {self.tenant}",
+            f"  {self.lines} lines of {self.receipts} receipts, {self.total} {self.currency}",
+            f"  hash {self.statement_hash}",
+            *(f"  signed by {kid}" for kid in self.signed_by),
+            *(f"  not proven: {limit}" for limit in self.limits),
+        ]
+        return "\n".join(lines)
+
+
+AnyReport = Report | StatementReport
+
+
 @dataclass(slots=True)
 class _Trust:
     """Which keys count. With neither pins nor a key set nothing can be more than INTEGRITY.
@@ -149,7 +204,7 @@ def verify(
     trust: Collection[str] = (),
     jwks: KeySet | None = None,
     level: Level = Level.SIGNED,
-) -> Report:
+) -> AnyReport:
     """Verify a document of any kind that stands alone.
 
     `trust` pins key thumbprints, `jwks` is a key set that the caller trusts; with both, a key must
@@ -161,6 +216,22 @@ def verify(
     if check is None:
         _fail(Step.SHAPE, "document_kind", "This kind of document is not known.", member="kind")
     return check(document, _Trust(frozenset(trust), jwks), level)
+
+
+def verify_statement(
+    data: bytes,
+    entries: Iterable[tuple[str, int, str, int]] | None = None,
+    *,
+    trust: Collection[str] = (),
+    jwks: KeySet | None = None,
+    level: Level = Level.SIGNED,
+) -> StatementReport:
+    """Verify a billing statement, as `verify` does.
+
+    With `entries`, the (meter, tier, receipt_hash, units) behind its lines in the order they are
+    exported, every line is also held against the receipts that it lists.
+    """
+    return _verified_statement(_text(data), entries, _Trust(frozenset(trust), jwks), level)
 
 
 def verify_bundle(
@@ -287,6 +358,37 @@ def _receipt(document: Json, trust: _Trust, level: Level) -> Report:
     return _step_9_level("receipt", receipts, trust, level, _CHAIN_LIMIT, _OPERATOR_LIMIT)
 
 
+def _statement(document: Json, trust: _Trust, level: Level) -> StatementReport:
+    return _verified_statement(document, None, trust, level)
+
+
+def _verified_statement(
+    document: Json,
+    entries: Iterable[tuple[str, int, str, int]] | None,
+    trust: _Trust,
+    level: Level,
+) -> StatementReport:
+    members = _members(document, _STATEMENT)
+    _step_6_statement(members, entries)
+    place = _Place(Step.DOCUMENT_SIGNATURES, None, "statement_jws")
+    try:
+        issued_at_us = timestamp_us(cast("str", members["issued_at"]))
+    except ValueError as error:
+        place.fail("issued_at", f"`issued_at` is {error}.")
+    signed = {name: value for name, value in members.items() if name != "statement_jws"}
+    _check_jws(
+        cast("str", members["statement_jws"]),
+        canonicalize(signed),
+        STATEMENT_TYP,
+        issued_at_us,
+        trust,
+        _carried_keys(members),
+        place,
+    )
+    limits = (_LISTED_LIMIT,) if entries is None else ()
+    return _step_9_statement(members, trust, level, *limits, _OPERATOR_LIMIT)
+
+
 def _page_alone(document: Json, trust: _Trust, level: Level) -> NoReturn:
     _fail(
         Step.SHAPE,
@@ -297,7 +399,8 @@ def _page_alone(document: Json, trust: _Trust, level: Level) -> NoReturn:
 
 
 # A new kind of document is a new row here and a function above.
-_DOCUMENTS: Mapping[str, Callable[[Json, _Trust, Level], Report]] = {
+_DOCUMENTS: Mapping[str, Callable[[Json, _Trust, Level], AnyReport]] = {
+    "statement": _statement,
     "bundle": _bundle,
     "chain": _chain,
     "receipt": _receipt,
@@ -318,7 +421,9 @@ def _kind_of(document: Json) -> str:
 
 
 _OPERATOR_LIMIT = "that the holder of the key did not rewrite or cut the whole chain"
+_UNPINNED_LIMIT = "who made it: no key was pinned"
 _END_LIMIT = "where the chain ends: later receipts may have been left out"
+_LISTED_LIMIT = "which receipts are behind its lines: their list was not given"
 _CHAIN_LIMIT = "anything about the receipts before and after it"
 
 _BUNDLE: Mapping[str, type] = {
@@ -340,6 +445,13 @@ _PAGE: Mapping[str, type] = {
 }
 _CHAIN: Mapping[str, type] = {"chain": list, "signatures": list}
 _RECEIPT: Mapping[str, type] = {"receipt": dict, "receipt_jws": str}
+_STATEMENT: Mapping[str, type] = {
+    "kind": str,
+    "issued_at": str,
+    "statement_hash": str,
+    "jwks": dict,
+    "statement_jws": str,
+}
 
 
 # --- the steps ------------------------------------------------------------------------------
@@ -439,6 +551,28 @@ def _step_6_content(members: Mapping[str, Json], cid_name: str) -> None:
         )
 
 
+def _step_6_statement(
+    members: Mapping[str, Json], entries: Iterable[tuple[str, int, str, int]] | None
+) -> None:
+    """The sums are right, the hash is that of the members, and the lines are their receipts'."""
+    try:
+        check_members(members)
+        if members["statement_hash"] != statement_hash(members):
+            _fail(
+                Step.CONTENT,
+                "statement_hash",
+                "The hash is not that of the statement.",
+                member="statement_hash",
+            )
+        if entries is not None:
+            listed = LineList(members)
+            for entry in entries:
+                listed.add(*entry)
+            listed.check()
+    except StatementError as error:
+        _fail(Step.CONTENT, error.code, error.detail, member=error.pointer[1:])
+
+
 def _step_7_receipt_signatures(
     receipts: Sequence[Mapping[str, Json]],
     signatures: Sequence[str],
@@ -508,16 +642,41 @@ def _step_9_level(
         first_ts=str(first["ts"]),
         last_ts=str(last["ts"]),
         signed_by=tuple(trust.used),
-        limits=limits if trust.given else ("who made it: no key was pinned", *limits),
+        limits=limits if trust.given else (_UNPINNED_LIMIT, *limits),
     )
-    if reached < asked:
+    _require_level(report, trust, asked)
+    return report
+
+
+def _step_9_statement(
+    members: Mapping[str, Json], trust: _Trust, asked: Level, *limits: str
+) -> StatementReport:
+    reached = Level.SIGNED if trust.given else Level.INTEGRITY
+    report = StatementReport(
+        level=reached,
+        tenant=str(members["tenant"]),
+        period=str(members["period"]),
+        revision=cast("int", members["revision"]),
+        currency=str(members["currency"]),
+        total=str(members["total"]),
+        lines=len(cast("list[Json]", members["lines"])),
+        receipts=cast("int", members["receipts"]),
+        statement_hash=str(members["statement_hash"]),
+        signed_by=tuple(trust.used),
+        limits=limits if trust.given else (_UNPINNED_LIMIT, *limits),
+    )
+    _require_level(report, trust, asked)
+    return report
+
+
+def _require_level(report: AnyReport, trust: _Trust, asked: Level) -> None:
+    if report.level < asked:
         hint = "; pin the signer's key (trust or jwks)" if not trust.given else ""
         raise LevelNotReached(
-            f"Step 9: {reached.name} is proven, {asked.name} was asked for{hint}.",
+            f"Step 9: {report.level.name} is proven, {asked.name} was asked for{hint}.",
             step=Step.LEVEL,
             report=report,
         )
-    return report
 
 
 # --- signatures -----------------------------------------------------------------------------

@@ -177,6 +177,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "commas": lambda: b"[" + b"," * MILLION,
     "numbers and then nothing": lambda: b"[" + b"1," * (MILLION // 2),
     "bad UTF-8 at the end": lambda: b'["' + b"a" * MILLION + b"\xff",
+    "many deep towers": lambda: b"[" + b",".join([b"[" * 1000 + b"]" * 1000] * 500) + b"]",
     "colons": lambda: b":" * MILLION,
 }
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from signet.receipts.canonical import parse
-from signet.receipts.keys import SigningKey
+from signet.receipts.canonical import canonicalize, parse
+from signet.receipts.errors import LevelNotReached, VerificationError
+from signet.receipts.keys import KeySet, SigningKey
 from signet.receipts.merkle import MerkleTree
 from signet.receipts.statement import (
     StatementError,
@@ -17,6 +18,7 @@ from signet.receipts.statement import (
     seal_statement,
     statement_hash,
 )
+from signet.receipts.verify import Level, StatementReport, Step, verify, verify_statement
 
 KEY = SigningKey.generate()
 HASHES = [f"sha256:{n:064x}" for n in range(4)]
@@ -175,3 +177,103 @@ def test_units_are_held_against_the_line() -> None:
     with pytest.raises(StatementError) as caught:
         check_list(wrong, ENTRIES)
     assert caught.value.code == "statement_units"
+
+
+# Verification.
+
+
+def sealed(key: SigningKey = KEY, **changes: Any) -> dict[str, Any]:
+    """A sealed statement with its key in it, as JSON."""
+    jwks = KeySet.of([key.public]).jwks()
+    document = parse(seal_statement(members() | changes, key, jwks=jwks))
+    assert isinstance(document, dict)
+    return document
+
+
+def text(document: Any) -> bytes:
+    """The document's bytes."""
+    return canonicalize(document)
+
+
+def test_a_pinned_key_makes_it_signed() -> None:
+    """With the signer's key pinned the statement is SIGNED, and its list closes the last gap."""
+    report = verify(text(sealed()), trust=[KEY.kid])
+    assert isinstance(report, StatementReport)
+    assert (report.level, report.tenant, report.total) == (Level.SIGNED, "acme", "0.05")
+    assert any("list" in limit for limit in report.limits)
+    listed = verify_statement(text(sealed()), ENTRIES, trust=[KEY.kid])
+    assert not any("list" in limit for limit in listed.limits)
+    assert "0.05 USD" in listed.as_text()
+    assert listed.as_json()["verdict"] == "SIGNED"
+
+
+def test_without_a_pin_it_is_only_whole() -> None:
+    """A statement that brings its own key proves nothing about who made it."""
+    with pytest.raises(LevelNotReached) as caught:
+        verify(text(sealed()))
+    assert caught.value.report.level is Level.INTEGRITY
+    assert verify(text(sealed()), level=Level.INTEGRITY).level is Level.INTEGRITY
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "step"),
+    [
+        ("total", "0.06", Step.CONTENT),
+        ("lines/1/amount", "0.00", Step.CONTENT),
+        ("lines/1/root", HASHES[3], Step.CONTENT),
+        ("lines/1/item", "si_other", Step.CONTENT),
+        ("tenant", "beta", Step.CONTENT),
+        ("revision", 2, Step.CONTENT),
+        ("statement_hash", HASHES[3], Step.CONTENT),
+        ("jwks", {"keys": [{}]}, Step.SHAPE),
+        ("jwks", {"keys": []}, Step.DOCUMENT_SIGNATURES),
+        ("statement_jws", "a..b", Step.DOCUMENT_SIGNATURES),
+        ("issued_at", "yesterday", Step.CONTENT),
+        ("extra", 1, Step.CONTENT),
+    ],
+)
+def test_a_changed_statement_is_refused(path: str, value: Any, step: Step) -> None:
+    """Any member changed or added anywhere is found, with the step that found it."""
+    document = sealed()
+    *way, last = path.split("/")
+    place: Any = document
+    for name in way:
+        place = place[int(name)] if name.isdigit() else place[name]
+    place[last] = value
+    with pytest.raises(VerificationError) as caught:
+        verify(text(document), trust=[KEY.kid])
+    assert caught.value.step is step
+
+
+def test_a_foreign_key_is_refused() -> None:
+    """A sound statement by another key is not the pinned one's."""
+    other = SigningKey.generate()
+    with pytest.raises(VerificationError) as caught:
+        verify(text(sealed(other)), trust=[KEY.kid])
+    assert caught.value.code == "key_not_trusted"
+
+
+def test_a_signature_of_another_kind_is_refused() -> None:
+    """A JWS over the same bytes that says it is for something else does not pass."""
+    document = sealed()
+    del document["statement_jws"]
+    document["statement_jws"] = KEY.jws(
+        canonicalize(document), typ="signet-receipt+jws", detached=True
+    )
+    with pytest.raises(VerificationError) as caught:
+        verify(text(document), trust=[KEY.kid])
+    assert caught.value.code == "jws_typ"
+
+
+def test_a_time_that_is_none_is_refused() -> None:
+    """The signing time decides whether the key was alive, so it must be one."""
+    with pytest.raises(VerificationError) as caught:
+        verify(text(sealed(issued_at="yesterday")), trust=[KEY.kid])
+    assert caught.value.code == "issued_at"
+
+
+def test_another_list_is_refused() -> None:
+    """A list with a receipt left out is found when it is given."""
+    with pytest.raises(VerificationError) as caught:
+        verify_statement(text(sealed()), ENTRIES[:-1], trust=[KEY.kid])
+    assert (caught.value.step, caught.value.code) == (Step.CONTENT, "statement_root")
