@@ -35,7 +35,9 @@ _VOCABULARY: dict[Subject, str] = {
     "date": "date datetime time timestamp day month year deadline due dob birthday at until "
     "expires expiry start end",
 }
-_SUBJECT_WORDS = {word: subject for subject, words in _VOCABULARY.items() for word in words.split()}
+_SUBJECT_WORDS: dict[str, Subject] = {
+    word: subject for subject, words in _VOCABULARY.items() for word in words.split()
+}
 _SUBJECT_FORMATS: dict[str, Subject] = {
     **dict.fromkeys(("date", "date-time", "time", "duration"), "date"),
     **dict.fromkeys(("uuid", "email", "uri", "iri", "hostname", "ipv4", "ipv6"), "identifier"),
@@ -57,7 +59,8 @@ _SKIPPED = re.compile(
 _LINE_COMMENT = re.compile(r"(?://|#)[^\n\r\u2028\u2029]*")
 _DIVISION = re.compile(r"//\s*[0-9(.+-]")
 _BARE = re.compile(r"[^\s,:;{}\[\]\"'=“”„‟＂‘’‚‛，：；\u200b\u2060\ufeff<]+|<")
-_NAMES_NEXT = re.compile(r"\s*+(?:[:：]|=(?!=))")
+_NAMES_NEXT = re.compile(r"(?:\s|<\|[^|<>\n]{1,64}\|>)*+(?:[:：]|=(?!=))")
+_AFTER_VALUE = re.compile(r"</[A-Za-z_]|```|~~~")
 _DELIMITED = re.compile(r"\s*+(?:[,:;}\])，：；]|$)")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([\"'\\/bfnrt]))")
 _ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
@@ -142,7 +145,9 @@ class _Tokens:
 
 
 def _tokens(original: str, tree: _Tree) -> _Tokens:
-    text = _decoded_text(original) if isinstance(tree, dict | list) else original
+    if not isinstance(tree, dict | list):
+        return _Tokens(original, list(_lexed(original, 0, len(original), is_call=False)))
+    text = _decoded_text(original)
     start, end, is_call = _region(text)
     return _balanced(text, list(_lexed(text, start, end, is_call=is_call)))
 
@@ -180,6 +185,8 @@ def _region(text: str) -> tuple[int, int, bool]:
     if not is_call and text[:start].rstrip().endswith("("):
         limit = max(text.rfind(")"), start)
     last = max(text.rfind(closer, 0, limit) for closer in closers)
+    after = _AFTER_VALUE.search(text, max(last, start))
+    limit = min(limit, after.start()) if after else limit
     if last < start:
         return start, len(text), is_call
     rest = _SKIPPED.sub("", text[last + 1 : limit])

@@ -27,7 +27,7 @@ from signet.core.tolerant import (
     content_of,
     decodes,
 )
-from signet.core.wrappers import around, candidate
+from signet.core.wrappers import Shape, around, candidate
 from signet.receipts.canonical import Json, canonicalize, parse
 from signet.receipts.errors import ParseError, ReceiptError
 
@@ -147,12 +147,14 @@ def _of_broken(text: str, expected: Expected, layers: int) -> Repaired:
     if _ESCAPED_START.match(text, found.start()):
         return _of_escaped(text, found.start(), expected, layers)
     reader = Reader(text)
+    start = found.start()
+    shape: Shape = "object" if text[start] == "{" else "array"
     if found.group().endswith("("):
+        shape = "call"
         end = reader.read_call(found, expected)
     else:
-        end = reader.read_container(found.start(), expected)
-    start = found.start()
-    head, foot, quoted = around(text, start, end)
+        end = reader.read_container(start, expected)
+    head, foot, quoted = around(text, start, end, shape)
     if quoted and "\\" in text[start:end]:
         _refuse_two_readings(text, start, end, apply(text, reader.edits, start, end), expected)
     edits = head + reader.edits + foot
@@ -177,7 +179,7 @@ def _of_escaped(text: str, start: int, expected: Expected, layers: int) -> Repai
     end = max(text.rfind("}"), text.rfind("]")) + 1
     if not layers or end <= start:
         raise Refusal("invalid_escape", start, "an escape stands where a name is due")
-    head, foot, _ = around(text, start, end)
+    head, foot, _ = around(text, start, end, "object" if text[start] == "{" else "array")
     content = _unescaped(text[start:end], '"', start)
     inner = _decoded(text, start, end, content, expected, layers)
     return Repaired(text=inner.text, value=inner.value, edits=(*head, *inner.edits, *foot))

@@ -590,6 +590,9 @@ class Reader:
         for offset in run:
             if waiting and self.text[offset] == waiting[0]:
                 waiting.pop(0)
+            elif self.text[offset] == "]":
+                # `[1]]` may as well be `[[1]]`; an object cannot lack its `{` unnoticed.
+                raise Refusal("ambiguous_brackets", offset, "an opening bracket may be missing")
             else:
                 self._edit("brackets", offset, offset + 1, "")
 

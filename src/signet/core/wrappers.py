@@ -8,6 +8,7 @@ is refused, because dropping it would lose a part of what was meant.
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from signet.core.tolerant import (
     DOUBLE_MARKS,
@@ -66,19 +67,24 @@ _NUMBERS = re.compile(r"[-+$€£¥]?[0-9][0-9.,]*+%?")
 _LETTER = re.compile(r"[^\W\d_]")
 _CALL_BEFORE = re.compile(rf"(?:\[\s*+)?(?<![\w.])(?:{_NAME}(?:\.{_NAME}){{0,8}}+)?\($")
 _NAME_ONLY = re.compile(rf"\s*+[>#*]*\s*+{_NAME}(?:[.\-:/]{_NAME}){{0,8}}+\s*+")
+_TORN = frozenset("\"'“”„‟‘’‚‛\\")
+_ESCAPED_MARK = re.compile(r"\\[\"']")
 _CONDITION = re.compile(r"(?:if|or|and|else|unless|for|in|not)\b")
 _URL = re.compile(r"\bhttps?://[^\s<>{}\[\]]++")
 _COMPARISON = ("==", "!=", "+=", "-=", "|=", "<=", ">=")
 _ADJOINING = frozenset("$@%!~+-*&\\^./?=|") - {"="}
-_OPERATORS = frozenset("+-*/%&|<>=?^~@.:")
+_OPERATORS = frozenset("+-*/%&|<>=?^~@.:$#")
 
 
-def around(text: str, start: int, end: int) -> tuple[list[Edit], list[Edit], bool]:
+Shape = Literal["object", "array", "call"]
+
+
+def around(text: str, start: int, end: int, shape: Shape) -> tuple[list[Edit], list[Edit], bool]:
     """What to drop before `start` and after `end`, and whether quotation marks stood around.
 
     Raises `Refusal` when something there may belong to the value.
     """
-    is_object = text[start] == "{"
+    is_object = shape == "object"
     if not text[:start].strip() and not text[end:].strip():
         return [], [], False
     lead, tail = _without_thoughts(text[:start]), text[end:]
@@ -90,6 +96,9 @@ def around(text: str, start: int, end: int) -> tuple[list[Edit], list[Edit], boo
     _refuse_adjoining(lead, is_object, start)
     _refuse_continuation(tail, end)
     _refuse_unclosed(lead, tail, start, end)
+    _refuse_torn(lead, tail, start, end)
+    if shape == "array":
+        _refuse_inline(lead, tail, start)
     lead_kinds = _said(lead, 0, before=True)
     tail_kinds = _said(tail, end, before=False)
     head = _edit(text[:start], 0, lead_kinds | kinds)
@@ -118,6 +127,8 @@ def _unquoted(lead: str, tail: str) -> tuple[str, str, bool]:
     family = DOUBLE_MARKS if opener in DOUBLE_MARKS else SINGLE_MARKS
     if closer != opener and not (opener in family and closer in family):
         return lead, tail, False
+    if opener in "\"'" and lead.count(opener) % 2 == 0:
+        return lead, tail, False  # it closes something else
     lead, tail = lead.rstrip()[:-1], tail.lstrip()[1:]
     for triple in ('""', "''"):
         if lead.endswith(triple) and tail.startswith(triple) and triple[0] == opener:
@@ -156,6 +167,24 @@ def _refuse_adjoining(lead: str, is_object: bool, start: int) -> None:
         raise Refusal("unclear_wrapper", start, "the brackets may be an index")
 
 
+def _refuse_torn(lead: str, tail: str, start: int, end: int) -> None:
+    """Refuse a mark directly beside the value that is half of something else."""
+    if lead.rstrip()[-1:] in _TORN or lead.strip() == ",":
+        raise Refusal("unclear_wrapper", start, "a stray mark stands before the value")
+    if tail.lstrip()[:1] in _TORN:
+        raise Refusal("unclear_wrapper", end, "a stray mark stands after the value")
+    if _ESCAPED_MARK.search(lead) or _ESCAPED_MARK.search(tail):
+        raise Refusal("unclear_wrapper", start, "escapes stand outside of the value")
+
+
+def _refuse_inline(lead: str, tail: str, start: int) -> None:
+    """Refuse an array in the middle of a sentence: `[1, 2]` may be an interval or a citation."""
+    before = lead.rstrip(" \t")[-1:]
+    after = tail.lstrip(" \t")[:1]
+    if (before and before not in "\n:：=`>]\ufeff") or (after and after not in "\r\n`<;~"):
+        raise Refusal("unclear_wrapper", start, "an array inside a sentence may be a part of it")
+
+
 def _refuse_continuation(tail: str, end: int) -> None:
     """Refuse a tail that goes on with the value instead of ending it."""
     same_line = tail.split("\n", 1)[0].lstrip()
@@ -167,7 +196,7 @@ def _refuse_continuation(tail: str, end: int) -> None:
         raise Refusal("unclear_wrapper", end, "the text goes on after the value")
     if same_line[:1] == "," and re.match(r",\s*+(?:[\"'“‘0-9{\[-]|$)", tail.lstrip()):
         raise Refusal("several_values", end, "another item follows the value")
-    if tail[:1].isalnum() or tail[:1] in ("_", "(", ")"):
+    if tail[:1].isalnum() or tail[:1] in ("_", "(", ")", "["):
         raise Refusal("unclear_wrapper", end, "the text goes on after the value")
 
 
@@ -261,7 +290,7 @@ def _refuse_scalars(words: str, offset: int) -> None:
             raise Refusal("scalar_outside", offset, "a named value stands outside")
     rest, scalars = _QUOTED.subn(" ", words)
     rest, numbers = _NUMBERS.subn(" ", rest)
-    for literal in LITERALS:
+    for literal in (*LITERALS, "NaN", "Infinity"):
         found = rest
         rest = re.sub(rf"\b{literal}\b", " ", rest)
         scalars += found != rest
