@@ -20,7 +20,7 @@ from signet.receipts.errors import (
     VerificationError,
 )
 from signet.receipts.keys import KeySet
-from signet.receipts.verify import Level, Report, verify, verify_pages
+from signet.receipts.verify import AnyReport, Level, verify, verify_pages
 
 if TYPE_CHECKING:
     from signet.receipts.canonical import Json
@@ -111,7 +111,7 @@ def _reason(error: OSError | ReceiptError) -> str:
     return str(error)
 
 
-def _print_report(report: Report, as_json: bool, below: str | None) -> None:
+def _print_report(report: AnyReport, as_json: bool, below: str | None) -> None:
     if as_json:
         document = report.as_json()
         _print_json(document if below is None else document | {"below": below})

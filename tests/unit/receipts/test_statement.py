@@ -225,7 +225,7 @@ def test_without_a_pin_it_is_only_whole() -> None:
         ("tenant", "beta", Step.CONTENT),
         ("revision", 2, Step.CONTENT),
         ("statement_hash", HASHES[3], Step.CONTENT),
-        ("jwks", {"keys": [{}]}, Step.SHAPE),
+        ("jwks", 7, Step.SHAPE),
         ("jwks", {"keys": []}, Step.DOCUMENT_SIGNATURES),
         ("statement_jws", "a..b", Step.DOCUMENT_SIGNATURES),
         ("issued_at", "yesterday", Step.CONTENT),
