@@ -112,8 +112,8 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield _egress(settings)
     yield _directory(settings)
     yield _signing_key(settings)
+    yield _clock(settings)  # before the database, which is written to
     yield _database(settings)
-    yield _clock(settings)
     yield _port(settings)
 
 

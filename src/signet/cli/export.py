@@ -93,9 +93,9 @@ def _gateway(url: str) -> tuple[http.client.HTTPConnection, str]:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise CommandFailed(f"--url {url}: {error}", Exit.USAGE) from error
+        raise CommandFailed(f"--url: {error}", Exit.USAGE) from error
     if parts.scheme not in ("http", "https") or host is None or parts.username is not None:
-        raise CommandFailed(f"--url {url} is not a URL like {DEFAULT_URL}", Exit.USAGE)
+        raise CommandFailed(f"--url must be a URL like {DEFAULT_URL}", Exit.USAGE)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     return kind(host, port, timeout=_TIMEOUT_S), parts.path.rstrip("/")
 

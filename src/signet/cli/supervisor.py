@@ -186,11 +186,15 @@ class Supervisor:
             if self._stopping.is_set():  # the signal came before there was anybody to tell
                 process.terminate()
             try:
-                if line := await _first_line(ours):
-                    self._line = self._line or line
-                    self._settled[slot].set()
-                elif process.returncode is None:
+                try:
+                    async with asyncio.timeout(_START_S):
+                        line = await _first_line(ours)
+                except TimeoutError:
                     process.kill()  # neither up nor gone in all that time
+                else:
+                    if line:
+                        self._line = self._line or line
+                        self._settled[slot].set()
                 return await process.wait()
             finally:
                 del self._alive[slot]
@@ -213,17 +217,16 @@ class Supervisor:
 
 
 async def _first_line(channel: socket.socket) -> str | None:
-    """Return what the worker says when it listens; None if it ended, or never said anything."""
+    """Return what the worker says when it listens; None if it ended before."""
     loop = asyncio.get_running_loop()
     channel.setblocking(False)
     said = bytearray()
-    try:
-        async with asyncio.timeout(_START_S):
-            while not said.endswith(b"\n"):
-                part = await loop.sock_recv(channel, 4096)
-                if not part:
-                    return None
-                said += part
-    except (TimeoutError, ConnectionError):
-        return None
+    while not said.endswith(b"\n"):
+        try:
+            part = await loop.sock_recv(channel, 4096)
+        except ConnectionError:
+            return None
+        if not part:
+            return None
+        said += part
     return said.decode().rstrip("\n")

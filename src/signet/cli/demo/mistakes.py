@@ -16,6 +16,8 @@ _LOOSE: Final = (
 )
 _CUT_OFF: Final = '{"invoice_id": "INV-2043", "currency": "EUR", "customer_name": "X", "amount": 12'
 
+_SHORT: Final = 60  # from here on a reason is told without the steps that led to it
+
 
 def tell(stage: Stage) -> None:
     """Do what agents do wrong, and tell what the gateway made of it."""
@@ -87,7 +89,8 @@ def _told(answer: Answer) -> str:
     if not problem.get("faults"):
         return f"{problem['code']}: {problem['detail']}"
     fault = problem["faults"][0]
-    reason = fault["detail"].rpartition("; ")[2].removesuffix(".")
+    detail: str = fault["detail"]
+    reason = detail.removesuffix(".") if len(detail) < _SHORT else detail.rpartition("; ")[2]
     return f"{problem['code']} at {fault['pointer'] or '/'}: {reason}"
 
 

@@ -36,13 +36,14 @@ class Page:
 
     def heading(self, text: str) -> None:
         """Begin a chapter."""
+        text = self._spelt(text)
         rule = ("-" if self._ascii else "─") * (WIDTH - len(text) - 1)
         self._line("")
         self._line(f"{self._toned(text, 'bold')} {self._toned(rule, 'dim')}")
 
     def say(self, text: str, tone: Tone = "plain") -> None:
         """A paragraph."""
-        for line in textwrap.wrap(text, WIDTH - len(_INDENT)):
+        for line in textwrap.wrap(self._spelt(text), WIDTH - len(_INDENT)):
             self._line(_INDENT + self._toned(line, tone))
 
     def gap(self) -> None:
@@ -52,11 +53,11 @@ class Page:
     def command(self, line: str) -> None:
         """A command, as one would type it."""
         self._line("")
-        self._line(_INDENT + self._toned(f"$ {line}", "bold"))
+        self._line(_INDENT + self._toned(f"$ {self._spelt(line)}", "bold"))
 
     def output(self, text: str, tone: Tone = "plain") -> None:
         """What a command printed, its long lines continued on indented ones."""
-        for line in text.splitlines():
+        for line in self._spelt(text).splitlines():
             shown = [line]
             if len(line) > WIDTH - len(_INDENT):
                 shown = textwrap.wrap(line, WIDTH - len(_INDENT), subsequent_indent="  ")
@@ -65,6 +66,7 @@ class Page:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows under a head; the last column is wrapped, a column of three digits is a status."""
+        rows = [[self._spelt(cell) for cell in row] for row in rows]
         widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns) - 1)]
         taken = len(_INDENT) + sum(width + len(_GAP) for width in widths)
         self._line("")
@@ -96,9 +98,11 @@ class Page:
             return text
         return f"\x1b[{_SGR[tone]}m{text}\x1b[0m"
 
+    def _spelt(self, text: str) -> str:
+        """The text in characters that the stream has; the widths are counted after this."""
+        return text.encode("ascii", "backslashreplace").decode() if self._ascii else text
+
     def _line(self, text: str) -> None:
-        if self._ascii:
-            text = text.encode("ascii", "backslashreplace").decode()
         print(text.rstrip(), file=self._stream, flush=True)
 
 

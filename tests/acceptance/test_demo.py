@@ -1,0 +1,82 @@
+"""`signet demo` as a stranger runs it: a process of its own, and afterwards nothing of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.live import environment, signet, until
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """The directory for temporary files."""
+    directory = tmp_path / "tmp"
+    directory.mkdir()
+    return directory
+
+
+def test_whole_story(tmp_path: Path, scratch: Path) -> None:
+    """It ends well, within a minute, shows every chapter, and leaves nothing behind."""
+    started = time.monotonic()
+    done = subprocess.run(
+        signet("demo"),
+        cwd=tmp_path,
+        env=environment({"TMPDIR": str(scratch)}),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - started < 60
+    for shown in (
+        "an invoice: 1234.5 EUR, 123450 cents",
+        "a pain.001.001.09, sha256:",
+        "byte for byte: one effect, one receipt",
+        "idempotency_key_reused",
+        'arguments_invalid at /payload/tool_calls/0/function/arguments: "currency"',
+        "mapping_failed at /payload/tool_calls/0/function/arguments/amount: EUR has",
+        "SIGNED: bundle of trace demo-1, tenant acme",
+        "INVALID: Step 4, hop 2, `receipt_hash`",
+    ):
+        assert shown in " ".join(done.stdout.split())
+    assert done.stdout.isascii()
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert done.stderr == ""
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted(tmp_path: Path, scratch: Path, number: signal.Signals) -> None:
+    """Ctrl-C, a kill or a closed terminal end it with 130; gateway and files are gone."""
+    demo = subprocess.Popen(
+        signet("demo"),
+        cwd=tmp_path,
+        env=environment({"TMPDIR": str(scratch)}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert demo.stdout is not None
+        next(line for line in demo.stdout if line.startswith("1  "))
+        children = psutil.Process(demo.pid).children(recursive=True)
+        assert children
+        os.kill(demo.pid, number)
+        demo.stdout.read()
+        assert demo.wait(30) == 130
+        until(lambda: not any(child.is_running() for child in children))
+        assert list(scratch.iterdir()) == []
+    finally:
+        if demo.poll() is None:
+            demo.kill()
+        demo.wait(30)
+        assert demo.stdout is not None
+        demo.stdout.close()

@@ -1,0 +1,162 @@
+"""`signet doctor`: finds each thing that can be wrong, and says how to mend it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tests.inprocess import SEED, signing_key
+
+from signet.cli import doctor
+from signet.cli.doctor import Finding, examine
+from signet.cli.main import main
+from signet.storage.database import SqliteConfig, open_database
+
+KEYS = '{"k": {"tenant": "acme"}, "l": {"tenant": "globex"}}'
+
+
+def findings(directory: Path, **settings: str) -> dict[str, Finding]:
+    """What the doctor finds, by name, with data in `directory`."""
+    environ = {
+        "SP_DATA_DIR": str(directory),
+        "SP_PORT": "0",
+        "SP_API_KEYS": KEYS,
+        "SP_PRIVATE_KEY_B64": SEED,
+        **settings,
+    }
+    return {found.name: found for found in examine({k: v for k, v in environ.items() if v})}
+
+
+def make_database(path: Path) -> None:
+    """A database as a start makes it."""
+
+    async def opened() -> None:
+        async with open_database(SqliteConfig(path=path)):
+            pass
+
+    asyncio.run(opened())
+
+
+def test_nothing_wrong_before_the_first_start(tmp_path: Path) -> None:
+    """A new installation is in order, and looking at it makes nothing."""
+    found = findings(tmp_path / "data", SP_PRIVATE_KEY_B64="")
+    assert {finding.verdict for finding in found.values()} == {"ok"}
+    assert "the first start makes" in found["database"].said
+    assert "the first start makes" in found["key"].said
+    assert found["api keys"].said == "2 for 2 tenants"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_wrong_after_it(tmp_path: Path) -> None:
+    """An installation with data is in order; key and schema are named."""
+    make_database(tmp_path / "signet.db")
+    found = findings(tmp_path)
+    assert {finding.verdict for finding in found.values()} == {"ok"}
+    assert "takes writes, schema " in found["database"].said
+    assert signing_key().kid in found["key"].said
+
+
+def test_settings(tmp_path: Path) -> None:
+    """Each unusable setting is a finding; unknown names are noted."""
+    found = list(examine({"SP_PORT": "x", "SP_STORAGE": "y"}))
+    assert [finding.verdict for finding in found] == ["ok", "wrong", "wrong"]
+    noted = findings(tmp_path, SP_QUITE_OTHER="1")["settings"]
+    assert (noted.verdict, noted.said) == ("note", "nothing reads SP_QUITE_OTHER")
+
+
+def test_no_api_keys(tmp_path: Path) -> None:
+    """A gateway that nobody can call is worth a note."""
+    assert findings(tmp_path, SP_API_KEYS="")["api keys"].verdict == "note"
+
+
+def test_types(tmp_path: Path) -> None:
+    """A registry that cannot be used is told with the file and the place."""
+    types = tmp_path / "types"
+    types.mkdir()
+    (types / "acme.v1.schema.json").write_text('{"type": 5}')
+    found = findings(tmp_path / "data", SP_REGISTRY_DIR=str(types))["types"]
+    assert found.verdict == "wrong"
+    assert "acme.v1.schema.json" in found.said
+    missing = findings(tmp_path / "data", SP_REGISTRY_DIR=str(tmp_path / "none"))["types"]
+    assert missing.verdict == "wrong"
+    assert "SP_REGISTRY_DIR" in missing.said
+
+
+def test_egress(tmp_path: Path) -> None:
+    """An allowlist that cannot be used is wrong."""
+    assert findings(tmp_path, SP_HEL_ALLOWLIST="http://[nonsense")["egress"].verdict == "wrong"
+
+
+def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place that cannot be written is wrong; little room is a note, none is wrong."""
+    assert findings(Path("/proc/no/such"))["disk"].verdict == "wrong"
+    monkeypatch.setattr(doctor, "_LITTLE_FREE_BYTES", 1 << 62)
+    assert findings(tmp_path)["disk"].verdict == "note"
+    monkeypatch.setattr(doctor, "_LEAST_FREE_BYTES", 1 << 62)
+    assert findings(tmp_path)["disk"].verdict == "wrong"
+
+
+def test_key_that_others_can_read(tmp_path: Path) -> None:
+    """A key file with the wrong mode, or without a key in it, is wrong; the key is not shown."""
+    file = tmp_path / "signing-key"
+    file.write_text(SEED)
+    file.chmod(0o644)
+    found = findings(tmp_path, SP_PRIVATE_KEY_B64="")["key"]
+    assert found.verdict == "wrong"
+    assert "chmod 600" in found.said
+    file.write_text("no key")
+    file.chmod(0o600)
+    found = findings(tmp_path, SP_PRIVATE_KEY_B64="")["key"]
+    assert found.verdict == "wrong"
+    assert "no key" not in found.said
+
+
+def test_database_that_is_none(tmp_path: Path) -> None:
+    """A file that is no database is wrong, and left as it is."""
+    file = tmp_path / "signet.db"
+    file.write_bytes(b"no database " * 1000)
+    assert findings(tmp_path)["database"].verdict == "wrong"
+    assert file.read_bytes() == b"no database " * 1000
+
+
+def test_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock before the release, or before the last write, is wrong."""
+    make_database(tmp_path / "signet.db")
+    ahead = time.time() + 3600
+    os.utime(tmp_path / "signet.db", (ahead, ahead))
+    assert findings(tmp_path)["clock"].said.endswith("before the last write to the database")
+    monkeypatch.setattr(doctor, "_RELEASED_S", ahead)
+    assert findings(tmp_path)["clock"].said.endswith("before this release")
+
+
+def test_port(tmp_path: Path) -> None:
+    """A port that something else has is wrong."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        found = findings(tmp_path, SP_PORT=port)["port"]
+    assert found.verdict == "wrong"
+    assert "Address already in use" in found.said
+    assert findings(tmp_path, SP_PORT=port)["port"].said == f"127.0.0.1 port {port} is free"
+
+
+def test_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command prints the findings, as text or JSON, and exits 1 when one is wrong."""
+    monkeypatch.setenv("SP_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("SP_PORT", "0")
+    assert main(["doctor", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["name"] for row in rows} >= {"version", "database", "key", "clock", "disk", "port"}
+    monkeypatch.setenv("SP_HEL_ALLOWLIST", "http://[nonsense")
+    assert main(["doctor"]) == 1
+    captured = capsys.readouterr()
+    assert "wrong  egress" in captured.out
+    assert "-> mend the entry it names" in captured.out
+    assert captured.err == "1 thing to mend\n"
