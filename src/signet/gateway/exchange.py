@@ -143,7 +143,7 @@ class Exchanges:
         try:
             envelope = read_envelope(parse(body, max_depth=self.max_depth))
         except ReceiptError as error:
-            fault = Fault(pointer=error.pointer or "", code=error.code, detail=str(error))
+            fault = Fault(pointer=error.pointer or "", code=error.code, detail=error.detail)
             return NotAccepted(code="invalid_json", detail=str(error), faults=(fault,))
         except EnvelopeInvalid as error:
             return NotAccepted(code=error.code, detail=error.detail, faults=error.faults)

@@ -60,7 +60,7 @@ def sanitise(sheet: Sheet) -> Refusal | None:
     try:
         normal = normalize(sheet.payload)
     except ReceiptError as error:
-        fault = Fault(pointer=f"/payload{error.pointer}", code=error.code, detail=str(error))
+        fault = Fault(pointer=f"/payload{error.pointer}", code=error.code, detail=error.detail)
         detail = "the payload has no one NFC form"
         return Refusal(code="unicode_invalid", detail=detail, faults=(fault,))
     sheet.payload = normal.value
@@ -156,7 +156,7 @@ def settle(sheet: Sheet) -> Refusal | None:
             sheet.result = normalize(sheet.result).value
         sheet.normalized = canonicalize(sheet.result)
     except ReceiptError as error:
-        fault = Fault(pointer=f"/normalized{error.pointer}", code=error.code, detail=str(error))
+        fault = Fault(pointer=f"/normalized{error.pointer}", code=error.code, detail=error.detail)
         detail = "the result has no exact canonical form"
         return Refusal(code="mapping_failed", detail=detail, faults=(fault,))
     return None
