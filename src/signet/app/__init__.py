@@ -1,0 +1,24 @@
+"""The composition root: the one room that sees everything, and builds it once.
+
+`open_gateway` is the whole of it; the other names are its parts, for commands that need only one.
+"""
+
+from signet.app.documents import registry_documents
+from signet.app.gateway import Gateway, open_gateway
+from signet.app.outside import egress_client, egress_policies, fallback_provider, storage_config
+from signet.app.refused import StartRefused
+from signet.app.signing import SIGNING_KEY_FILE, load_signing_key, webhook_key
+
+__all__ = [
+    "SIGNING_KEY_FILE",
+    "Gateway",
+    "StartRefused",
+    "egress_client",
+    "egress_policies",
+    "fallback_provider",
+    "load_signing_key",
+    "open_gateway",
+    "registry_documents",
+    "storage_config",
+    "webhook_key",
+]

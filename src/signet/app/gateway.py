@@ -1,0 +1,216 @@
+"""The composition root: settings in, a running gateway out."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from structlog.typing import FilteringBoundLogger
+
+from signet import __version__
+from signet.api.answers import render
+from signet.api.routes import exchange, probes, receipts, usage
+from signet.api.server import build_api
+from signet.app.documents import registry_documents
+from signet.app.outside import (
+    egress_client,
+    egress_policies,
+    fallback_provider,
+    storage_config,
+)
+from signet.app.signing import load_signing_key, published, webhook_key
+from signet.core.registry import Registry
+from signet.egress.client import EgressClient
+from signet.gateway.claims import Claims
+from signet.gateway.exchange import Exchanges
+from signet.gateway.exports import Exports
+from signet.gateway.fallback import Fallback
+from signet.gateway.forwarding import Forwarder
+from signet.gateway.pipeline import Pipeline
+from signet.gateway.recovery import Recovery
+from signet.gateway.sealing import Sealer
+from signet.providers.jsonata import JSONataPool
+from signet.providers.mapping import JSONataRunner
+from signet.receipts.keys import PublicKey, SigningKey
+from signet.settings import Settings
+from signet.storage import keys
+from signet.storage.committer import open_committer
+from signet.storage.database import Database, open_database
+from signet.storage.errors import StorageError
+from signet.telemetry.logs import build_logger
+from signet.telemetry.metrics import Metrics
+from signet.workers.ownership import is_dead, this_process
+from signet.workers.runner import Worker, running
+
+if TYPE_CHECKING:
+    from signet.providers.openai import OpenAIFallback
+
+_LEASE_MORE_S = 30.0  # how much longer a claim lasts than the network work under it
+
+
+@dataclass(slots=True, kw_only=True)
+class Gateway:
+    """A gateway that is up. `draining` turns it not ready, before it stops."""
+
+    asgi: Starlette
+    database: Database
+    key: SigningKey
+    metrics: Metrics
+    log: FilteringBoundLogger
+    draining: bool = field(default=False)
+
+
+@asynccontextmanager
+async def open_gateway(
+    settings: Settings, *, sender: EgressClient | None = None
+) -> AsyncGenerator[Gateway]:
+    """Build everything, and close it in reverse at the end of the block.
+
+    `sender` stands in for the egress client that the settings describe: its constructor has the
+    seams (resolver, dialler, trust store) that tests and the demo need, all below the validation.
+    Raises `StartRefused`, `RegistryInvalid` or a `StorageError`; nothing is left open then.
+    """
+    log = build_logger(settings.telemetry.log_level)
+    metrics = Metrics()
+    metrics.build.labels(__version__).set(1)
+    metrics.storage.labels(settings.storage.kind).set(1)
+    registry = Registry.build(registry_documents(settings.exchange.registry_dir))
+    key = load_signing_key(settings)
+    signing_webhooks = webhook_key(key)
+    policies = egress_policies(settings)
+    sealer = Sealer(
+        issuer=settings.identity.issuer,
+        key=key,
+        render=render,
+        clock=_now_us,
+        dice=secrets.token_bytes,
+    )
+    provider = fallback_provider(settings)
+    work_s = settings.egress.forward_s + settings.fallback.fallback_s
+    claims = Claims(owner=this_process(), lease_us=int((work_s + _LEASE_MORE_S) * 1_000_000))
+    async with (
+        open_database(storage_config(settings)) as database,
+        open_committer(database, sealer) as committer,
+        JSONataPool() as mappings,
+        sender or egress_client(settings) as sending,
+        _closing(provider),
+    ):
+        await database.transact(keys.publish, published(key, _now_us()))
+        exchanges = Exchanges(
+            pipeline=Pipeline(
+                registry=registry,
+                mapping_runner=JSONataRunner(
+                    pool=mappings, timeout_s=settings.exchange.mapping_timeout_s
+                ),
+                policies=policies,
+                fallback=Fallback(
+                    provider=provider,
+                    database=database,
+                    claims=claims,
+                    metrics=metrics,
+                    clock=_now_us,
+                    max_depth=settings.exchange.max_depth,
+                ),
+                forwarder=Forwarder(
+                    database=database,
+                    sender=sending,
+                    claims=claims,
+                    deadline_s=settings.egress.forward_s,
+                    metrics=metrics,
+                    clock=_now_us,
+                    monotonic=time.monotonic,
+                    webhook_key=signing_webhooks,
+                ),
+                max_depth=settings.exchange.max_depth,
+            ),
+            database=database,
+            committer=committer,
+            issuer=settings.identity.issuer,
+            canon_profile=settings.exchange.canon_profile,
+            max_depth=settings.exchange.max_depth,
+            metrics=metrics,
+            clock=_now_us,
+            dice=secrets.token_bytes,
+        )
+        recovery = Recovery(
+            database=database,
+            committer=committer,
+            sender=sending,
+            owner=claims.owner,
+            lease_us=claims.lease_us,
+            metrics=metrics,
+            is_dead=is_dead,
+            deadline_s=settings.egress.forward_s,
+        )
+        exports = Exports(
+            database=database,
+            key=key,
+            webhook_key=PublicKey(raw=signing_webhooks.public_key().public_bytes_raw()),
+            clock=_now_us,
+        )
+
+        async def readiness() -> Mapping[str, str]:
+            return {
+                "database": await _database_state(database),
+                "signing_key": "ok",
+                "serving": "draining" if gateway.draining else "ok",
+            }
+
+        operations = [
+            *exchange.operations(
+                exchanges,
+                metrics,
+                settings.server.max_body_bytes,
+                draining=lambda: gateway.draining,
+            ),
+            *receipts.operations(exports),
+            *usage.operations(database, _now_us),
+            *probes.operations(
+                storage=settings.storage.kind,
+                version=__version__,
+                now_us=_now_us,
+                readiness=readiness,
+                metrics=metrics,
+                metrics_token=settings.telemetry.metrics_token,
+            ),
+        ]
+        asgi = build_api(
+            operations,
+            keyring=settings.exchange.api_keys,
+            version=__version__,
+            metrics=metrics,
+            log=log,
+        )
+        gateway = Gateway(asgi=asgi, database=database, key=key, metrics=metrics, log=log)
+        workers = (
+            Worker(name="recovery", work=recovery.run_once, every_s=5.0),
+            Worker(name="holds", work=recovery.settle_holds, every_s=10.0),
+        )
+        async with running(workers, log):
+            yield gateway
+
+
+@asynccontextmanager
+async def _closing(provider: OpenAIFallback | None) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        if provider is not None:
+            await provider.aclose()
+
+
+async def _database_state(database: Database) -> str:
+    try:
+        await database.ping()
+    except StorageError as error:
+        return error.code
+    return "ok"
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

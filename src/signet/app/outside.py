@@ -1,0 +1,74 @@
+"""What the gateway reaches outside itself, as the settings describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv6Network, ip_network
+from typing import TYPE_CHECKING, cast
+
+from signet.app.refused import StartRefused
+from signet.egress import Policy, PolicyInvalid
+from signet.egress.address import AddressRules
+from signet.egress.client import EgressClient
+from signet.egress.limits import Limits
+from signet.gateway.policies import Policies
+from signet.settings import Settings
+from signet.storage.database import PostgresConfig, SqliteConfig
+
+if TYPE_CHECKING:
+    from signet.providers.openai import OpenAIFallback
+
+
+def storage_config(settings: Settings) -> SqliteConfig | PostgresConfig:
+    """Return how to open the database that the settings name."""
+    storage = settings.storage
+    if storage.kind == "postgres":
+        assert storage.postgres_url is not None, "read_settings refuses this"
+        return PostgresConfig(url=storage.postgres_url)
+    return SqliteConfig(path=storage.db_path or storage.data_dir / "signet.db")
+
+
+def egress_policies(settings: Settings) -> Policies:
+    """Return the policy of every key. Raises `StartRefused` naming the entry at fault."""
+    egress = settings.egress
+    entries = cast(Sequence[str | Mapping[str, object]], (*egress.allowlist, *egress.destinations))
+    try:
+        everyone = Policy.parse(entries, mode=egress.mode)
+        return Policies(everyone, settings.exchange.api_keys.principals.values())
+    except PolicyInvalid as error:
+        raise StartRefused(f"an allowlist cannot be used: {error}") from error
+
+
+def egress_client(settings: Settings) -> EgressClient:
+    """Return the client that every forward goes through. Raises `StartRefused`."""
+    egress = settings.egress
+    try:
+        rules = AddressRules(
+            private=tuple(map(ip_network, egress.private_networks)),
+            nat64=tuple(map(IPv6Network, egress.nat64_prefixes)),
+        )
+    except (ValueError, PolicyInvalid) as error:
+        raise StartRefused(f"an egress network cannot be used: {error}") from error
+    limits = Limits(deadline_s=egress.forward_s, max_body=egress.max_response_bytes)
+    return EgressClient(limits=limits, rules=rules)
+
+
+def fallback_provider(settings: Settings) -> OpenAIFallback | None:
+    """Return the model that is asked, None where none is set. Raises `StartRefused`."""
+    fallback = settings.fallback
+    if fallback.api_key is None and fallback.base_url is None:
+        return None
+    try:
+        from signet.providers.openai import OpenAIConfig, OpenAIFallback, OperatorLimits
+    except ModuleNotFoundError as error:
+        detail = "the LLM fallback needs the extra `openai`: pip install 'signet-protocol[openai]'"
+        raise StartRefused(detail) from error
+    config = OpenAIConfig(
+        # A service on one's own machine asks for none, and the SDK insists on one.
+        api_key=fallback.api_key or "none",
+        base_url=fallback.base_url or "https://api.openai.com/v1",
+        model=fallback.model,
+        api=fallback.api,
+        limits=OperatorLimits(deadline_s=fallback.fallback_s),
+    )
+    return OpenAIFallback(config)
