@@ -236,6 +236,14 @@ class TestNFC:
         assert refusal({text: 1}, "nfc+jcs")[0] == "too_many_combining_marks"
         assert time.monotonic() - begun < 10
 
+    def test_what_is_told_is_bounded(self) -> None:
+        """A hundred places, none of them long; the pointer to the whole stands for the rest."""
+        many = normalize(["e\u0301"] * 1000).changed
+        assert many == (*(f"/{index}" for index in range(100)), "")
+        begun = time.monotonic()
+        assert normalize({"a" * 300_000: ["e\u0301"] * 100_000}).changed == ("",)
+        assert time.monotonic() - begun < 20
+
     def test_many_marks_in_short_runs_are_fine(self) -> None:
         """Thirty in a row pass, and a long text in an accented language does."""
         assert normalize("a" + "\u0301" * 30).changed == ("",)

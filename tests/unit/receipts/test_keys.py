@@ -161,7 +161,12 @@ class TestKeySet:
 
     def test_other_keys_are_passed_over(self) -> None:
         """A set may hold RSA and X25519 keys and things that are no keys at all."""
-        others: Any = [{"kty": "RSA", "kid": "r"}, {"kty": "OKP", "crv": "X25519"}, 7]
+        others: Any = [
+            {"kty": "RSA", "kid": "r"},
+            {"kty": "OKP", "crv": "X25519"},
+            KEY.public.jwk() | {"use": "enc"},
+            7,
+        ]
         assert KeySet.from_jwks({"keys": others}).jwks() == {"keys": []}
 
     @pytest.mark.parametrize("document", [None, [], {}, {"keys": {}}, {"keys": None}, "keys", 1])

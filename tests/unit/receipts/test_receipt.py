@@ -101,6 +101,7 @@ class TestRefuses:
         """Published verifiers take `canon` for the payload's text and hash it."""
         with pytest.raises(SealError, match="canon"):
             seal(members(canon="{}"), KEY)
+        assert [fault.member for fault in faults(members(canon="{}"))] == ["canon"]
 
     @pytest.mark.parametrize(
         "name", sorted(KNOWN["exchange"] - KNOWN["key"] - REQUIRED["exchange"])
