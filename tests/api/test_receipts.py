@@ -206,11 +206,11 @@ class TestExport:
         assert json.loads(pages[0])["kind"] == "page"
         assert "bundle_cid" not in json.loads(pages[0])
 
-    async def test_a_page_behind_the_end_is_refused(self, app: App) -> None:
+    async def test_a_page_behind_the_end_is_not_found(self, app: App) -> None:
         """There is nothing to sign behind the last hop."""
         await _chain_of(app, 2)
         reply = await app.get("/v1/receipts/export/t?from_hop=3")
-        assert (reply.status, reply.code) == (400, "parameter_invalid")
+        assert (reply.status, reply.code) == (404, "not_found")
 
     async def test_a_long_chain_streams_whole(self, app: App) -> None:
         """More receipts than one page of storage come out in order and verify."""

@@ -88,4 +88,9 @@ def _success(answer: Content) -> Document:
             name: {"description": doc, "schema": {"type": "string"}}
             for name, doc in answer.headers.items()
         }
+    if answer.links:
+        described["links"] = {
+            name: {"operationId": name, "parameters": parameters}
+            for name, parameters in answer.links.items()
+        }
     return described

@@ -30,12 +30,17 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """The body of a successful answer. `headers` are documented, name to description."""
+    """The body of a successful answer. `headers` are documented, name to description.
+
+    `links` says what can be asked next: an operation's name to its parameters, each by the runtime
+    expression (OpenAPI 3.1 §4.8.20.4) of where this answer holds its value.
+    """
 
     doc: str
     media_type: str = "application/json"
     schema: Schema | None = None
     headers: Mapping[str, str] | None = None
+    links: Mapping[str, Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

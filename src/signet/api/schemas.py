@@ -47,13 +47,34 @@ ENVELOPE: Final[Schema] = {
             "oneOf": [_TRACE, {"type": "null"}],
             "description": "The chain to append to; made by the server when absent.",
         },
-        "forward_url": {"oneOf": [{"type": "string", "maxLength": 2048}, {"type": "null"}]},
+        "forward_url": {
+            "oneOf": [{"type": "string", "pattern": "^[^\\s]{1,2048}$"}, {"type": "null"}],
+            "description": "Where the result is sent, if the egress policy allows it.",
+        },
         "expected_prev": {
             "oneOf": [_HASH, {"type": "null"}],
             "description": "The last receipt of the trace as the caller knows it; null: none yet.",
         },
         "delivery": {"enum": ["sync", "queued", None]},
     },
+    "examples": [
+        {
+            "payload_type": "openai.tooluse.invoice.v1",
+            "target_type": "invoice.iso20022.v1",
+            "payload": {
+                "tool_calls": [
+                    {
+                        "type": "function",
+                        "function": {
+                            "name": "create_invoice",
+                            "arguments": '{"invoice_id":"INV-1","amount":"123.45",'
+                            '"currency":"EUR","customer_name":"ACME GmbH"}',
+                        },
+                    }
+                ]
+            },
+        }
+    ],
 }
 
 POLICY: Final[Schema] = {
@@ -64,6 +85,20 @@ POLICY: Final[Schema] = {
         "allowed": {"type": "boolean"},
         "reason": {"type": "string"},
         "policy_hash": _HASH,
+    },
+}
+
+FORWARDED: Final[Schema] = {
+    "type": "object",
+    "description": "What came of the forward; where no status came, 403, 413 or 599 stands for it.",
+    "required": ["status_code", "host", "pinned_ip", "response_size", "outcome"],
+    "properties": {
+        "status_code": {"type": "integer"},
+        "host": {"type": ["string", "null"]},
+        "pinned_ip": {"type": ["string", "null"]},
+        "response_size": {"type": "integer", "minimum": 0},
+        "outcome": {"enum": ["refused", "not_sent", "indeterminate", "responded"]},
+        "error": {"type": "string"},
     },
 }
 
@@ -104,6 +139,7 @@ EXCHANGED: Final[Schema] = {
         "policy": {"$ref": "#/components/schemas/Policy"},
         "receipt": _RECEIPT,
         "receipt_jws": _JWS,
+        "forwarded": {"$ref": "#/components/schemas/Forwarded"},
     },
 }
 
@@ -129,18 +165,33 @@ CHAIN: Final[Schema] = {
 
 BUNDLE: Final[Schema] = {
     "type": "object",
-    "required": ["trace_id", "chain", "exported_at", "signatures", "jwks", "kid", "bundle_jws"],
+    "description": "A whole trace; with `kind` page a part of one, which proves nothing alone.",
+    "required": ["trace_id", "chain", "exported_at", "signature", "signatures", "jwks", "kid"],
     "properties": {
+        "kind": {"const": "page"},
         "trace_id": _TRACE,
         "chain": {"type": "array", "items": _RECEIPT},
-        "exported_at": {"type": "string"},
+        "from_hop": {"type": "integer", "minimum": 1},
+        "head": {
+            "type": "object",
+            "required": ["hop", "receipt_hash"],
+            "properties": {"hop": {"type": "integer", "minimum": 1}, "receipt_hash": _HASH},
+        },
+        "exported_at": {"type": "string", "format": "date-time"},
         "bundle_cid": _HASH,
+        "page_cid": _HASH,
         "signature": {"type": "string"},
         "kid": {"type": "string"},
         "signatures": {"type": "array", "items": _JWS},
+        "signatures_cid": _HASH,
         "jwks": {"$ref": "#/components/schemas/JWKS"},
         "bundle_jws": _JWS,
+        "page_jws": _JWS,
     },
+    "oneOf": [
+        {"required": ["bundle_cid", "bundle_jws"], "properties": {"kind": False}},
+        {"required": ["kind", "from_hop", "head", "page_cid", "page_jws"]},
+    ],
 }
 
 JWKS: Final[Schema] = {
@@ -249,11 +300,13 @@ PROBLEM: Final[Schema] = {
         },
         "receipt": _RECEIPT,
         "receipt_jws": _JWS,
+        "forwarded": {"$ref": "#/components/schemas/Forwarded"},
     },
 }
 
 COMPONENTS: Final[Schema] = {
     "Policy": POLICY,
+    "Forwarded": FORWARDED,
     "Receipt": RECEIPT,
     "JWKS": JWKS,
     "Problem": PROBLEM,

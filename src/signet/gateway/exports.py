@@ -55,7 +55,7 @@ class Export:
 class PageBeyondEnd(SignetError):
     """The page asked for starts behind the last receipt of the trace."""
 
-    code = "parameter_invalid"
+    code = "not_found"
 
 
 class _Reading(Protocol):

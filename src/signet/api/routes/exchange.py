@@ -77,6 +77,13 @@ def operations(
                     doc="The exchange was allowed.",
                     schema=schemas.EXCHANGED,
                     headers=schemas.TRACE_HEADERS,
+                    links={
+                        "get_exchange": {
+                            "receipt_hash": "$response.body#/receipt/receipt_hash",
+                        },
+                        "get_chain": {"trace_id": "$response.body#/trace_id"},
+                        "export_chain": {"trace_id": "$response.body#/trace_id"},
+                    },
                 )
             },
             problems=(

@@ -42,7 +42,7 @@ def operations(database: Database, now_us: Callable[[], int]) -> list[Operation]
                     name="period",
                     place="query",
                     doc="A month such as 2026-11; the present one when absent.",
-                    schema={"type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$"},
+                    schema={"type": "string", "pattern": "^20[0-9]{2}-(0[1-9]|1[0-2])$"},
                 ),
             ),
             answers={200: Content(doc="The month.", schema=schemas.USAGE)},
