@@ -519,7 +519,7 @@ TRANSPORT = [
     Mutation(
         "own interfaces are recognised",
         "transport.py",
-        "return source == str(address)",
+        "return source == address",
         "return False",
         "test_transport::test_own_interfaces_are_recognised",
     ),

@@ -170,7 +170,7 @@ class EgressClient:
         failure = ConnectionFailed(NotSentCode.CONNECT_FAILED)
         for index, address in enumerate(addresses):
             left = len(addresses) - index
-            share_s = (attempt.deadline_at - _now()) / left
+            share_s = (attempt.deadline_at - _now()) / left if left > 1 else None
             try:
                 async with asyncio.timeout(share_s):
                     return await connect(

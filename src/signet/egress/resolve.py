@@ -71,15 +71,17 @@ class DNSResolver:
         self._resolver: aiodns.DNSResolver | None = None
 
     async def query(self, name: str, kind: QueryKind) -> Sequence[Record]:
-        if self._resolver is None:
-            self._resolver = aiodns.DNSResolver(
-                self._servers, timeout=2.0, tries=2, udp_port=self._port, tcp_port=self._port
-            )
         try:
+            if self._resolver is None:
+                self._resolver = aiodns.DNSResolver(
+                    self._servers, timeout=2.0, tries=2, udp_port=self._port, tcp_port=self._port
+                )
             result = await self._resolver.query_dns(name + ".", kind)
         except aiodns.error.DNSError as error:
             if error.args and error.args[0] in _NO_SUCH_RECORDS:
                 return ()
+            raise LookupFailed(NotSentCode.RESOLUTION_FAILED) from error
+        except pycares.AresError as error:  # no channel could be made
             raise LookupFailed(NotSentCode.RESOLUTION_FAILED) from error
         return [record for record in map(_record, result.answer) if record is not None]
 

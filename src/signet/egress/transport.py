@@ -71,10 +71,10 @@ def leads_home(address: IPAddress) -> bool:
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         try:
             sock.connect((str(address), 9))
-            source = sock.getsockname()[0]
+            source = ip_address(sock.getsockname()[0])
         except OSError:
             return False  # no route there, so certainly not here
-    return source == str(address)
+    return source == address
 
 
 def tls_context(trust: str | None) -> ssl.SSLContext:
@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
                 self._decrypt()
 
     def eof_received(self) -> None:
-        self._end(clean=self._tls is None)
+        self._end(clean=self._tls is None)  # with TLS, only close_notify is a clean end
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(IndeterminateCode.CONNECTION_LOST)

@@ -66,9 +66,7 @@ def test_a_scope_id_is_refused_even_on_a_public_address() -> None:
     assert classify(IPv6Address("2606:4700::1%2")) is Verdict.RESOLVED_RESERVED
 
 
-PRIVATE = AddressRules(
-    private=(IPv4Network("10.1.0.0/16"), IPv4Network("100.64.0.0/10"), IPv6Network("fd00::/8"))
-)
+OPENED = (IPv4Network("10.1.0.0/16"), IPv4Network("100.64.0.0/10"), IPv6Network("fd00::/8"))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +96,7 @@ def test_private_networks_open_what_they_name_and_no_metadata(
     address: str, verdict: Verdict
 ) -> None:
     """An operator's private network opens exactly itself, never a cloud's metadata within."""
-    assert classify(ip_address(address), PRIVATE) is verdict
+    assert classify(ip_address(address), AddressRules(private=OPENED)) is verdict
 
 
 @pytest.mark.parametrize(
