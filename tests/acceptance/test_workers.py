@@ -1,0 +1,147 @@
+"""`signet serve --workers`: one gateway in several processes, on both engines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tests.fleet import Heard, gateway, half_sent, load, metric, postgres_settings, workers_of
+from tests.inprocess import invoice
+from tests.live import STOP_S, run_signet, until
+from tests.postgres import cluster
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Settings for an empty database of each engine."""
+    if request.param == "sqlite":
+        yield {}
+        return
+    with cluster() as running:
+        yield dict(postgres_settings(running.url(running.empty_database())))
+
+
+async def test_totals_and_one_death(tmp_path: Path, storage: dict[str, str]) -> None:
+    """Any worker tells the totals of all; kill -9 of one loses no count and no acknowledged call,
+    and its slot is filled again."""
+    with gateway(tmp_path, workers=2, **storage) as live:
+        assert live.line.endswith(", 2 workers\n")
+        heard = Heard()
+        await load([live.port], heard, callers=8, each=4)
+        assert len(heard.acknowledged) == 32
+        assert not heard.refused
+        for _ in range(4):  # whoever answers
+            assert metric(live, "signet_exchanges_total") == 32
+            assert metric(live, "signet_vex_units_total") == 32
+            assert metric(live, "signet_build_info") == 1
+        before = workers_of(live.process)
+        os.kill(before[0], signal.SIGKILL)
+        until(lambda: len(set(workers_of(live.process)) - set(before)) == 1)
+        assert metric(live, "signet_exchanges_total") == 32
+        await load([live.port], heard, callers=8, each=2)
+        assert len(heard.acknowledged) == 48
+        assert metric(live, "signet_exchanges_total") == 48
+        assert "worker_died" in live.errors.read_text()
+
+
+async def test_gauges_of_the_dead_go(tmp_path: Path) -> None:
+    """What a dead worker had in progress is not in progress any more."""
+    with gateway(tmp_path, workers=2) as live:
+        half = [half_sent(live.port) for _ in range(6)]
+        until(lambda: metric(live, "signet_http_requests_in_flight") >= 7)
+        before = workers_of(live.process)
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: len(set(workers_of(live.process)) - set(before)) == 2)
+        until(lambda: metric(live, "signet_http_requests_in_flight") == 1)
+        for one in half:
+            one.close()
+
+
+async def test_stops_in_order(tmp_path: Path) -> None:
+    """SIGTERM drains every worker and ends with 0; nothing of it is left behind."""
+    with gateway(tmp_path, workers=2, SP_DRAIN_SECONDS="5") as live:
+        pids = workers_of(live.process)
+        assert live.exchange(invoice(), key="one").status == 200
+        live.process.send_signal(signal.SIGTERM)
+        assert live.process.wait(STOP_S) == 0
+        assert not any(map(_runs, pids))
+
+
+async def test_stop_is_bounded_and_forwarded_twice(tmp_path: Path) -> None:
+    """A request that never ends holds a stop up; a second signal does not wait for it."""
+    with (
+        gateway(tmp_path, workers=2, SP_DRAIN_SECONDS="600") as live,
+        closing(half_sent(live.port)),
+    ):
+        until(lambda: metric(live, "signet_http_requests_in_flight") >= 2)
+        live.process.send_signal(signal.SIGINT)
+        until(lambda: len(workers_of(live.process)) == 1)  # the idle one has gone
+        live.process.send_signal(signal.SIGTERM)
+        assert live.process.wait(STOP_S) == 0
+
+
+async def test_workers_never_outlive_their_supervisor(tmp_path: Path) -> None:
+    """kill -9 of the supervisor stops the workers too, in order, so that the port is free."""
+    with gateway(tmp_path, workers=2) as live:
+        pids = workers_of(live.process)
+        os.kill(live.process.pid, signal.SIGKILL)
+        live.process.wait(STOP_S)
+        until(lambda: not any(_runs(pid) for pid in pids))
+        with closing(socket.create_server(("127.0.0.1", live.port))):
+            pass
+
+
+def test_start_that_fails_is_told_once(tmp_path: Path) -> None:
+    """What keeps a worker from starting ends all of them at once, with its message and code."""
+    database = tmp_path / "signet.db"
+    database.write_bytes(b"not a database, and long enough to be looked at" * 100)
+    settings = {"SP_DB_PATH": str(database), "SP_DATA_DIR": str(tmp_path), "SP_PORT": "0"}
+    started = time.monotonic()
+    done = run_signet("serve", "--workers", "4", cwd=tmp_path, settings=settings)
+    assert done.returncode == 69
+    assert done.stderr.count("signet serve: ") == 1
+    assert done.stdout == ""
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "65", "two", "", "1.5", "٣"])
+def test_bad_counts(tmp_path: Path, count: str) -> None:
+    """A count that is none is misuse, told before anything is bound."""
+    done = run_signet("serve", f"--workers={count}", cwd=tmp_path)
+    assert done.returncode == 64
+    assert "expected a whole number from 1 to 64" in done.stderr
+
+
+def test_no_key_no_postgres(tmp_path: Path) -> None:
+    """A node refuses PostgreSQL without the signing key that all nodes share."""
+    settings = dict(postgres_settings("postgresql://nobody@127.0.0.1:1/none"))
+    done = run_signet("serve", "--workers", "2", cwd=tmp_path, settings=settings)
+    assert done.returncode == 78
+    assert "SP_PRIVATE_KEY_B64: expected the signing seed that all nodes share" in done.stderr
+
+
+async def test_eight_start_at_once(tmp_path: Path) -> None:
+    """Eight processes on an empty PostgreSQL database all come up."""
+    with cluster() as running:
+        url = running.url(running.empty_database())
+        with gateway(tmp_path, workers=8, **postgres_settings(url)) as live:
+            assert live.line.endswith(", 8 workers\n")
+            assert len(workers_of(live.process)) == 8
+            assert live.exchange(invoice(), key="one").status == 200
+
+
+def _runs(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("latin-1")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
