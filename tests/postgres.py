@@ -36,7 +36,7 @@ class Postgres:
         self.folder = folder
         self.data = folder / "data"
         self.version: Version = version
-        self.port = _free_port()
+        self.port = free_port()
         self._options = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -73,7 +73,7 @@ class Postgres:
                 stderr=log,
                 cwd=self.folder,
                 preexec_fn=_die_with_parent,
-                **_unprivileged(),
+                **unprivileged(),
             )
         deadline = time.monotonic() + _START_S
         while self._run("pg_isready", "-q", "-h", str(self.folder), "-p", str(self.port)):
@@ -128,7 +128,7 @@ class Postgres:
             capture_output=True,
             cwd=self.folder,
             timeout=120,
-            **_unprivileged(),
+            **unprivileged(),
         )
         if done.returncode:
             raise RuntimeError(f"{program}: {done.stderr.decode('utf-8', 'replace')}")
@@ -177,7 +177,8 @@ def _binaries(version: Version, folder: Path) -> Path:
     return install / "bin"
 
 
-def _unprivileged() -> dict[str, Any]:
+def unprivileged() -> dict[str, Any]:
+    """How `subprocess` starts a program that refuses to run as root."""
     if os.geteuid() != 0:
         return {}
     return {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
@@ -188,7 +189,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _die_with_parent = partial(_libc.prctl, _PR_SET_PDEATHSIG, signal.SIGINT)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

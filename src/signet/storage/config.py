@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -28,8 +28,9 @@ class PostgresConfig:
     transaction mode.
     """
 
-    url: str
-    replica_url: str | None = None
+    # Never shown: it may hold a password.
+    url: str = field(repr=False)
+    replica_url: str | None = field(default=None, repr=False)
     pool_size: int = 10
     connect_s: float = 5.0
     statement_s: float = 10.0
