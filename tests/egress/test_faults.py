@@ -304,7 +304,7 @@ RESPONSES = {
     "reset before the answer": Case(script=script(reset), code=C.CONNECTION_LOST, status=None),
     "reset in the body": Case(
         script=script(
-            send(OK_HEAD + b"Content-Length: 9\r\n\r\nabc"), lambda c: c.wait(0.1), reset
+            send(OK_HEAD + b"Content-Length: 9\r\n\r\nabc"), lambda c: c.wait(0.5), reset
         ),
         code=C.CONNECTION_LOST,
         size=3,
