@@ -192,9 +192,11 @@ class TestRefuses:
     )
     def test_what_simple_verifiers_read_differently(self, value: Json, place: str) -> None:
         """No floats, no Decimals, no unsafe integers, only ASCII names, at any depth."""
+        receipt = members(policy={"x": value})
         with pytest.raises(SealError) as refused:
-            seal(members(policy={"x": value}), KEY)
+            seal(receipt, KEY)
         assert (refused.value.code, refused.value.pointer) == ("not_plain", f"/policy/x{place}")
+        assert [fault.pointer for fault in faults(receipt)] == [f"/policy/x{place}"]
 
     @pytest.mark.parametrize("value", ["\ud800", (1, 2), {"a"}, b"x"])
     def test_what_is_not_json(self, value: Any) -> None:
