@@ -334,6 +334,43 @@ class FallbackSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BillingSettings:
+    """Who pays what, and where it is invoiced."""
+
+    reserved_config: Path | None = _setting(
+        "SP_RESERVED_CONFIG",
+        _path,
+        None,
+        "File of reserved capacity and overage tiers; see reserved.json.example.",
+        also=("AB_RESERVED_CONFIG",),
+    )
+    stripe_api_key: str | None = _setting(
+        "SP_STRIPE_API_KEY",
+        _text,
+        None,
+        "Stripe secret key; without one nothing is sent to Stripe.",
+        secret=True,
+        also=("AB_STRIPE_API_KEY", "STRIPE_API_KEY"),
+        shown="none",
+    )
+    stripe_base_url: str = _setting(
+        "SP_STRIPE_BASE_URL", _text, "https://api.stripe.com", "The origin of Stripe's API."
+    )
+    stripe_verify: Literal["on", "off"] = _setting(
+        "SP_STRIPE_VERIFY",
+        _one_of("on", "off"),
+        "on",
+        "`off` starts without asking Stripe about the configured items.",
+    )
+    grace_hours: int = _setting(
+        "SP_BILLING_GRACE_HOURS",
+        _whole(0, 720),
+        48,
+        "How long after its end a month stays open before its statement is made.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
     """What an operator sees."""
 
@@ -362,6 +399,7 @@ class Settings:
     exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
     egress: EgressSettings = field(default_factory=EgressSettings)
     fallback: FallbackSettings = field(default_factory=FallbackSettings)
+    billing: BillingSettings = field(default_factory=BillingSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
 

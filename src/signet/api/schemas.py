@@ -252,6 +252,69 @@ USAGE: Final[Schema] = {
     },
 }
 
+STATEMENT: Final[Schema] = {
+    "type": "object",
+    "required": ["kind", "tenant", "period", "currency", "usage", "lines", "total"],
+    "properties": {
+        "kind": {"const": "statement"},
+        "tenant": {"type": "string"},
+        "period": {"type": "string"},
+        "revision": {"type": "integer", "minimum": 1},
+        "currency": {"type": "string"},
+        "usage": {"type": "object", "additionalProperties": _COUNT},
+        "lines": {"type": "array", "items": {"type": "object"}},
+        "total": {"type": "string", "description": "A decimal amount in `currency`."},
+    },
+}
+
+STATEMENTS: Final[Schema] = {
+    "type": "object",
+    "required": ["statements"],
+    "properties": {
+        "statements": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["period", "revision", "created_us"],
+                "properties": {
+                    "period": {"type": "string"},
+                    "revision": {"type": "integer", "minimum": 1},
+                    "created_us": _COUNT,
+                },
+            },
+        }
+    },
+}
+
+EVENTS: Final[Schema] = {
+    "type": "object",
+    "required": ["events"],
+    "properties": {
+        "events": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["id", "kind", "at_us", "data"],
+                "properties": {
+                    "id": _COUNT,
+                    "kind": {"type": "string"},
+                    "at_us": _COUNT,
+                    "data": {"type": "object"},
+                },
+            },
+        }
+    },
+}
+
+RELOADED: Final[Schema] = {
+    "type": "object",
+    "required": ["plans", "changed"],
+    "properties": {
+        "plans": {"type": "object", "additionalProperties": {"type": "string"}},
+        "changed": {"type": "array", "items": {"type": "string"}},
+    },
+}
+
 HEALTH: Final[Schema] = {
     "type": "object",
     "required": ["ok", "storage", "version", "ts"],

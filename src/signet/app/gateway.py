@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,10 @@ from structlog.typing import FilteringBoundLogger
 
 from signet import __version__
 from signet.api.answers import render
+from signet.api.routes import billing as billing_routes
 from signet.api.routes import exchange, probes, receipts, usage
 from signet.api.server import build_api
+from signet.app.billing import open_billing
 from signet.app.documents import registry_documents
 from signet.app.outside import (
     egress_client,
@@ -24,6 +26,7 @@ from signet.app.outside import (
     storage_config,
 )
 from signet.app.signing import load_signing_key, published, webhook_key
+from signet.core.ids import TenantId
 from signet.core.registry import Registry
 from signet.egress.client import EgressClient
 from signet.gateway.claims import Claims
@@ -83,12 +86,17 @@ async def open_gateway(
     key = load_signing_key(settings)
     signing_webhooks = webhook_key(key)
     policies = egress_policies(settings)
+
+    def zone_of(tenant: TenantId) -> str:
+        return billing.plans.zone_of(tenant)
+
     sealer = Sealer(
         issuer=settings.identity.issuer,
         key=key,
         render=render,
         clock=_now_us,
         dice=secrets.token_bytes,
+        zone_of=zone_of,
     )
     provider = fallback_provider(settings)
     work_s = settings.egress.forward_s + settings.fallback.fallback_s
@@ -99,6 +107,7 @@ async def open_gateway(
         JSONataPool() as mappings,
         sender or egress_client(settings) as sending,
         _closing(provider),
+        AsyncExitStack() as resources,
     ):
         await database.transact(keys.publish, published(key, _now_us()))
         exchanges = Exchanges(
@@ -114,6 +123,7 @@ async def open_gateway(
                     claims=claims,
                     metrics=metrics,
                     clock=_now_us,
+                    zone_of=zone_of,
                     max_depth=settings.exchange.max_depth,
                 ),
                 forwarder=Forwarder(
@@ -136,6 +146,17 @@ async def open_gateway(
             metrics=metrics,
             clock=_now_us,
             dice=secrets.token_bytes,
+        )
+        billing = await resources.enter_async_context(
+            open_billing(
+                settings,
+                database=database,
+                key=key,
+                tenants=lambda: settings.exchange.api_keys.tenants,
+                owner=claims.owner,
+                metrics=metrics,
+                clock=_now_us,
+            )
         )
         recovery = Recovery(
             database=database,
@@ -169,7 +190,10 @@ async def open_gateway(
                 draining=lambda: gateway.draining,
             ),
             *receipts.operations(exports),
-            *usage.operations(database, _now_us),
+            *usage.operations(database, zone_of, _now_us),
+            *billing_routes.operations(
+                database, billing.plans, billing.statements, billing.reload, _now_us
+            ),
             *probes.operations(
                 storage=settings.storage.kind,
                 version=__version__,
@@ -191,7 +215,7 @@ async def open_gateway(
             Worker(name="recovery", work=recovery.run_once, every_s=5.0),
             Worker(name="holds", work=recovery.settle_holds, every_s=10.0),
         )
-        async with running(workers, log):
+        async with running((*workers, *billing.workers), log):
             yield gateway
 
 

@@ -7,7 +7,7 @@ invariants as our own repair. Spent is spent: tokens of a rejected answer count 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -16,6 +16,7 @@ from signet.core.billing import period_of
 from signet.core.errors import Fault, SignetError
 from signet.core.exchange import Outcome, Refusal
 from signet.core.fallback import Estimate, FallbackResult
+from signet.core.ids import TenantId
 from signet.core.tenant import Principal
 from signet.core.toolcalls import EmbeddedText
 from signet.gateway.claims import Claims, Step
@@ -58,6 +59,7 @@ class Fallback:
     claims: Claims
     metrics: Metrics
     clock: Clock
+    zone_of: Callable[[TenantId], str]
     max_depth: int
 
     async def mend(self, sheet: Sheet) -> Refusal | Known | None:
@@ -98,7 +100,8 @@ class Fallback:
         self, sheet: Sheet, embedded: EmbeddedText, estimate: Estimate
     ) -> _Permit | Refusal | Known:
         """Get leave for one call: with all the output it may need, or with what is left of that."""
-        period = period_of(self.clock(), "UTC")
+        zone = self.zone_of(sheet.call.subject.tenant)
+        period = period_of(self.clock(), zone)
         cap = estimate.output_cap
         try:
             return await self.database.transact(

@@ -53,6 +53,11 @@ class Plans:
         """Return the plan in force; a tenant without a reserve is merely metered."""
         return self._plan_of(self._reserved, tenant)
 
+    def zone_of(self, tenant: TenantId) -> str:
+        """Return the IANA zone of the tenant's calendar months."""
+        plan = self._reserved.get(tenant)
+        return "UTC" if plan is None else plan.zone
+
     def in_force(self) -> list[TenantPlan]:
         """Return the plan of every tenant that is configured anywhere."""
         return self._in_force(self._reserved)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from signet.core.billing import period_of
 from signet.core.exchange import Decision, ExpectedHead, Outcome, Subject
+from signet.core.ids import TenantId
 from signet.gateway.ports import Clock, Dice, Renderer
 from signet.receipts.canonical import Json, content_id
 from signet.receipts.keys import SigningKey
@@ -47,6 +50,7 @@ class Sealer:
     render: Renderer
     clock: Clock
     dice: Dice
+    zone_of: Callable[[TenantId], str]
 
     def __call__(self, pending: PendingExchange, head: Head | None) -> Sealed:
         """Return the receipt that follows `head`, and all that is stored with it."""
@@ -94,7 +98,7 @@ class Sealer:
             outcome=decision.outcome.value,
             vex_units=units,
             fu_tokens=fu_tokens,
-            period=now[:7],
+            period=period_of(now_us, self.zone_of(subject.tenant)).name,
             answer=self.render(decision, receipt, trace_id=subject.trace_id),
             payload_cid=cid,
             payload=decision.normalized,

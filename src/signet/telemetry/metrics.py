@@ -51,6 +51,7 @@ class Metrics:
     shared_in: ClassVar[str | None] = None
 
     def __init__(self) -> None:
+        disable_created_metrics()  # one more series for each counter, which nobody asked for
         self.registry = CollectorRegistry(auto_describe=True)
         self.exchanges = self._counter(
             "signet_exchanges_total", "Accepted exchanges, by outcome.", "outcome"
@@ -94,6 +95,30 @@ class Metrics:
             "signet_recovered_exchanges_total",
             "Exchanges that recovery ended, by outcome.",
             "outcome",
+        )
+        self.billing_enqueued = self._counter(
+            "signet_billing_enqueued_total", "Units put into windows for Stripe.", "type"
+        )
+        self.reserved_capacity = self._gauge(
+            "signet_reserved_capacity", "Units a tenant has reserved a month.", "tenant", "type"
+        )
+        self.overage_charges = self._counter(
+            "signet_overage_charges_total",
+            "Units beyond the reserve, by price tier.",
+            "tenant",
+            "type",
+            "tier",
+        )
+        self.billing_answers = self._counter(
+            "signet_billing_answers_total", "What Stripe answered, by kind.", "answer"
+        )
+        self.billing_stuck = self._counter(
+            "signet_billing_stuck_total", "Messages and lanes that wait for an operator."
+        )
+        self.billing_drift = self._gauge(
+            "signet_billing_drift_units",
+            "Units by which counts differ that should be equal, at the last comparison.",
+            "between",
         )
         self.replays = self._counter(
             "signet_idempotency_replays_total", "Answers replayed for a key that came again."

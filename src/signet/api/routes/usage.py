@@ -11,19 +11,23 @@ from starlette.responses import Response
 from signet.api import schemas
 from signet.api.operations import Content, Operation, Parameter, Secured, problem_response
 from signet.core.billing import Period, PeriodInvalid, period_named, period_of
+from signet.core.ids import TenantId
 from signet.core.tenant import Principal, Scope
 from signet.gateway.usage import Usage, read_usage
 from signet.receipts.receipt import timestamp
 from signet.storage.database import Database
 
 
-def operations(database: Database, now_us: Callable[[], int]) -> list[Operation]:
+def operations(
+    database: Database, zone_of: Callable[[TenantId], str], now_us: Callable[[], int]
+) -> list[Operation]:
     """Return the operations of this file."""
 
     async def usage(request: Request, principal: Principal) -> Response:
         name = request.query_params.get("period")
+        zone = zone_of(principal.tenant.id)
         try:
-            period = period_of(now_us(), "UTC") if name is None else period_named(name, "UTC")
+            period = period_of(now_us(), zone) if name is None else period_named(name, zone)
         except PeriodInvalid as error:
             return problem_response("parameter_invalid", error.detail)
         used = await read_usage(database, principal.tenant, period)
