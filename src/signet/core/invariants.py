@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 from signet.core.errors import Fault
 from signet.core.expected import Expected
 from signet.core.wrappers import candidate
-from signet.receipts.canonical import Json, parse, pointer
+from signet.receipts.canonical import MAX_DEPTH, Json, parse, pointer
 from signet.receipts.errors import ReceiptError
 
 Subject = Literal["amount", "currency", "identifier", "date", "required", "value"]
@@ -290,6 +290,8 @@ def _balanced(text: str, items: list[_Token]) -> _Tokens:
                 return _Tokens(text, _with_cut(items), max(1, missing), in_order=False)
     if open_now or len(items) > 1:
         items = _with_cut(items)
+    if not any(token.kind in ("open", "close") for token in items):
+        return _Tokens(text, items, MAX_DEPTH, in_order=False)  # all of them are missing
     added = [_Token("close", _CLOSED_BY[opened], len(text), len(text)) for opened in open_now[::-1]]
     return _Tokens(text, items + added, len(open_now))
 
@@ -324,6 +326,8 @@ class _Alignment:
 
     def align(self, tree: _Tree, expected: Expected) -> None:
         """Raise `_Differs` unless `tree` says what the tokens say."""
+        if not self.source.items:
+            raise _Differs((), "the original says nothing")
         self._value(tree, expected, ())
         if self._at < len(self._items):
             token = self._items[self._at]

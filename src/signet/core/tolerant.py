@@ -798,10 +798,10 @@ def _not_a_value(word: str, at: int) -> Refusal:
     bare = word.lstrip("+-").lower()
     if bare in ("nan", "inf", "infinity"):
         return Refusal("not_finite", at, f"{_short(word)} is no JSON number")
-    if word[0].isdigit() or word[0] in "+-.":
-        return Refusal("number_malformed", at, f"{_short(word)} is no number that can be kept")
     if word.startswith(("...", "…")):
         return Refusal("elided", at, "something was left out")
+    if word[0].isdigit() or word[0] in "+-.":
+        return Refusal("number_malformed", at, f"{_short(word)} is no number that can be kept")
     return Refusal("not_a_value", at, f"{_short(word)} is neither a number, a literal nor quoted")
 
 
