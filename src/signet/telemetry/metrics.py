@@ -16,6 +16,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
     multiprocess,
     values,
@@ -125,6 +126,15 @@ class Metrics:
         )
         self.refusals = self._counter(
             "signet_refusals_total", "Requests refused without a receipt, by code.", "code"
+        )
+        self.chain_receipts = self._counter(
+            "signet_chain_receipts_checked_total", "Receipts that the background check looked at."
+        )
+        self.chain_passes = self._counter(
+            "signet_chain_checks_completed_total", "Whole passes of the background check."
+        )
+        self.chain_flaws = self._counter(
+            "signet_chain_flaws_total", "What the background check found not to hold.", "kind"
         )
         self.vex_units = self._counter("signet_vex_units_total", "Verified exchanges metered.")
         self.requests = self._counter(
