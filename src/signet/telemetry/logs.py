@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -32,4 +33,9 @@ def build_logger(level: str) -> FilteringBoundLogger:
 
 
 def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
-    return orjson.dumps(cast(dict[str, Any], event), default=repr)
+    said = cast(dict[str, Any], event)
+    try:
+        return orjson.dumps(said, default=repr)
+    except orjson.JSONEncodeError:
+        # A path that is no UTF-8, or an integer of 100 digits: saying it must not fail.
+        return json.dumps(said, default=repr, skipkeys=True).encode("ascii")

@@ -12,7 +12,10 @@ from typing import Final
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _UNKNOWN: Final = "unknown"
-_STARTED_FIELD: Final = 19  # starttime, counted behind the command's closing parenthesis
+# Counted behind the command's closing parenthesis (proc(5), /proc/pid/stat).
+_STATE_FIELD: Final = 0
+_STARTED_FIELD: Final = 19
+_ENDED: Final = ("Z", "X")  # waits to be buried, which in a container may never happen; is gone
 
 
 def this_process() -> str:
@@ -28,9 +31,10 @@ def is_dead(owner: str) -> bool:
     """
     boot, _, life = owner.partition("/")
     pid, _, started = life.partition("/")
-    if boot == _UNKNOWN or boot != _boot_id() or not pid.isdecimal():
+    if boot == _UNKNOWN or boot != _boot_id() or not (pid.isdecimal() and started.isdecimal()):
         return False
-    return _started(int(pid)) != started
+    now = _started(int(pid))
+    return not _exists(int(pid)) if now is None else now != started
 
 
 def _boot_id() -> str:
@@ -43,9 +47,24 @@ def _boot_id() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process started, in clock ticks since boot; None where there is none."""
+    """Return when a process started, in clock ticks since boot; None where none can be seen.
+
+    One that has ended started never: it will not act again.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("latin-1")
     except OSError:
         return None
-    return stat.rpartition(")")[2].split()[_STARTED_FIELD]
+    told = stat.rpartition(")")[2].split()
+    return "never" if told[_STATE_FIELD] in _ENDED else told[_STARTED_FIELD]
+
+
+def _exists(pid: int) -> bool:
+    """Return whether there is such a process, be it another user's that /proc hides (hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
