@@ -1,0 +1,232 @@
+"""Exchanges per second of the running server, next to a null route and to itself without a commit.
+
+Run `python -m bench.exchange [--profile]`. Three servers of the same stack (uvicorn, uvloop,
+httptools), one process each, asked in turns by a load tool in another process, so that the ratios
+hold while the machine is busy with something else:
+
+    null         a raw ASGI application that takes in the body and answers `{}`
+    exchange     the gateway, SQLite with synchronous=FULL, 2 KB bodies, a fresh key each
+    uncommitted  the same gateway, its receipts built and signed, but written nowhere
+"""
+
+from __future__ import annotations
+
+import asyncio
+import cProfile
+import json
+import os
+import pstats
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bench.load import TOOL, Load, drive
+from signet import app
+from signet.gateway.sealing import Sealer
+from signet.settings import read_settings
+from signet.storage.database import Database
+from signet.storage.exchanges import Committed, PendingExchange, Seal
+
+CONCURRENCIES: Final = (64, 16, 1)
+ROUNDS: Final = 3
+SECONDS: Final = 2.0
+API_KEY: Final = "bench-key"
+BODY_BYTES: Final = 2048
+WHAT: Final = ("null", "exchange", "uncommitted")
+
+
+def body() -> bytes:
+    """An invoice of the mission, with a description that makes it 2 KB."""
+
+    def exchange(description: str) -> bytes:
+        arguments = {
+            "invoice_id": "INV-2026-0001",
+            "amount": "1234.50",
+            "currency": "EUR",
+            "customer_name": "ACME GmbH",
+            "description": description,
+        }
+        function = {"name": "create_invoice", "arguments": json.dumps(arguments)}
+        call = {"type": "function", "function": function}
+        document = {
+            "payload_type": "openai.tooluse.invoice.v1",
+            "target_type": "invoice.iso20022.v1",
+            "payload": {"tool_calls": [call]},
+        }
+        return json.dumps(document).encode()
+
+    return exchange("x" * (BODY_BYTES - len(exchange(""))))
+
+
+async def null(scope: Scope, receive: Receive, send: Send) -> None:
+    """Take in the body and answer `{}`."""
+    assert scope["type"] == "http"
+    while (await receive()).get("more_body"):
+        pass
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+class Uncommitted:
+    """Stands where the committer stands: seals each exchange as hop 1 and stores nothing."""
+
+    def __init__(self, seal: Seal) -> None:
+        self._seal = seal
+
+    async def commit(self, pending: PendingExchange) -> Committed:
+        """Build and sign the receipt."""
+        return Committed(sealed=self._seal(pending, None))
+
+
+@asynccontextmanager
+async def uncommitted(_database: Database, seal: Sealer) -> AsyncGenerator[Uncommitted]:
+    """Replace `open_committer`."""
+    yield Uncommitted(seal)
+
+
+async def _serve(what: str, directory: str) -> None:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+
+    async def listen(asgi: ASGIApp) -> None:
+        config = uvicorn.Config(
+            asgi, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False
+        )
+        config.load()
+        server = uvicorn.Server(config)
+        print(listener.getsockname()[1], flush=True)
+        await server.serve([listener])
+
+    if what == "null":
+        await listen(null)
+        return
+    if what == "uncommitted":
+        app.open_committer = uncommitted  # type: ignore[assignment]
+    keys = json.dumps({API_KEY: {"tenant": "bench"}})
+    environ = {"SP_DATA_DIR": directory, "SP_API_KEYS": keys, "SP_LOG_LEVEL": "warning"}
+    async with app.open_gateway(read_settings(environ).settings) as gateway:
+        await listen(gateway.asgi)
+
+
+@contextmanager
+def served(what: str, *, profile: Path | None = None) -> Iterator[str]:
+    """Run one of the three servers in a process of its own; yield its URL."""
+    with tempfile.TemporaryDirectory(prefix="signet-bench-") as directory:
+        environ = os.environ | ({} if profile is None else {"BENCH_PROFILE": str(profile)})
+        command = [sys.executable, "-m", "bench.exchange", "serve", what, directory]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
+            try:
+                assert process.stdout is not None
+                port = process.stdout.readline().strip()
+                yield f"http://127.0.0.1:{port}/v1/exchange"
+            finally:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+def fsync_us() -> float:
+    """The median time of one fsync of 4 KB, in the directory that the databases are in."""
+    with tempfile.NamedTemporaryFile(prefix="signet-bench-") as file:
+        times: list[float] = []
+        for _ in range(50):
+            file.write(b"x" * 4096)
+            file.flush()
+            started = time.perf_counter()
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - started)
+    return statistics.median(times) * 1e6
+
+
+def _best(loads: list[Load], figure: Callable[[Load], float]) -> float:
+    """The best of the rounds: whatever else the machine does only ever makes it worse."""
+    return min(map(figure, loads))
+
+
+def measure() -> dict[str, dict[int, list[Load]]]:
+    """Ask the three servers in turns."""
+    request = body()
+    loads: dict[str, dict[int, list[Load]]] = {what: {} for what in WHAT}
+    with ExitStack() as stack:
+        urls = {what: stack.enter_context(served(what)) for what in WHAT}
+        for what in WHAT:
+            drive(urls[what], concurrency=16, seconds=1, body=request, api_key=API_KEY)
+        for concurrency in CONCURRENCIES:
+            for _ in range(ROUNDS):
+                for what in WHAT:
+                    load = drive(
+                        urls[what],
+                        concurrency=concurrency,
+                        seconds=SECONDS,
+                        body=request,
+                        api_key=API_KEY,
+                    )
+                    assert load.errors == 0, f"{what}: {load}"
+                    loads[what].setdefault(concurrency, []).append(load)
+    return loads
+
+
+def main() -> None:
+    """Print rates, latencies and ratios of one run."""
+    print(f"exchange: {BODY_BYTES} bytes, fresh keys, load from {TOOL}")
+    fsync = fsync_us()
+    loads = measure()
+    print(f"{'':14}{'c':>4}{'req/s':>10}{'p50 us':>10}{'p99 us':>10}{'of null':>10}")
+    for concurrency in reversed(CONCURRENCIES):
+        null_rate = -_best(loads["null"][concurrency], lambda load: -load.rate)
+        for what in WHAT:
+            of = loads[what][concurrency]
+            rate = -_best(of, lambda load: -load.rate)
+            p50, p99 = _best(of, lambda load: load.p50_us), _best(of, lambda load: load.p99_us)
+            print(
+                f"  {what:12}{concurrency:4}{rate:10.0f}{p50:10.0f}{p99:10.0f}"
+                f"{rate / null_rate:9.1%}"
+            )
+    busy = {what: -_best(loads[what][64], lambda load: -load.rate) for what in WHAT}
+    alone = {what: _best(loads[what][1], lambda load: load.p50_us) for what in WHAT}
+    bound = 6 * alone["null"] + 2 * fsync
+    print(f"  c=64: {busy['exchange'] / busy['null']:.1%} of the null route (to reach: 9 %)")
+    print(f"  c=64: {busy['exchange'] / busy['uncommitted']:.1%} of itself uncommitted (50 %)")
+    print(
+        f"  c=1: p50 {alone['exchange']:.0f} us; 6 x null + 2 fsyncs of {fsync:.0f} = {bound:.0f}"
+    )
+
+
+def _profiled() -> None:
+    """Profile the exchange at c=64 and print its hot spots."""
+    with tempfile.TemporaryDirectory() as directory:
+        stats = Path(directory) / "stats"
+        with served("exchange", profile=stats) as url:
+            drive(url, concurrency=64, seconds=5, body=body(), api_key=API_KEY)
+        pstats.Stats(str(stats)).sort_stats("tottime").print_stats(40)
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["serve", what, directory]:
+            profiler = cProfile.Profile() if "BENCH_PROFILE" in os.environ else None
+            runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+            if profiler is not None:
+                profiler.enable()
+            with suppress(KeyboardInterrupt):
+                runner.run(_serve(what, directory))
+            if profiler is not None:
+                profiler.dump_stats(os.environ["BENCH_PROFILE"])
+        case ["--profile"]:
+            _profiled()
+        case _:
+            main()

@@ -1,0 +1,57 @@
+"""The headers that say who calls and what the call means."""
+
+from __future__ import annotations
+
+import pytest
+
+from signet.api.auth import RawHeaders, Refused, authenticate, idempotency_key
+from signet.core.tenant import Principal, Scope, read_keyring
+
+KEYRING = read_keyring({"key": {"tenant": "acme"}, "narrow": {"tenant": "acme", "scopes": []}})
+
+
+def test_the_first_of_a_repeated_header_counts() -> None:
+    """A header appended behind the real one, by whatever stands between, changes nothing."""
+    headers = [(b"x-signet-api-key", b"key"), (b"x-signet-api-key", b"evil")]
+    assert isinstance(authenticate(headers, KEYRING, Scope.EXCHANGE), Principal)
+    assert isinstance(authenticate(headers[::-1], KEYRING, Scope.EXCHANGE), Refused)
+
+
+def test_the_header_of_our_own_wins() -> None:
+    """The order is ours, the older name, the bearer token; one that is wrong is not passed over."""
+    headers: RawHeaders = [
+        (b"authorization", b"Bearer key"),
+        (b"x-odin-api-key", b"key"),
+        (b"x-signet-api-key", b"wrong"),
+    ]
+    assert isinstance(authenticate(headers, KEYRING, Scope.EXCHANGE), Refused)
+    assert isinstance(authenticate(headers[:2], KEYRING, Scope.EXCHANGE), Principal)
+    assert isinstance(authenticate(headers[:1], KEYRING, Scope.EXCHANGE), Principal)
+
+
+def test_a_missing_scope_is_no_missing_key() -> None:
+    """A good key without the scope is told so; a bad one is not told which scope there is."""
+    narrow = [(b"x-signet-api-key", b"narrow")]
+    refused = authenticate(narrow, KEYRING, Scope.EXCHANGE)
+    assert refused == Refused("scope_missing", "this key lacks the scope exchange")
+    for headers in ([], [(b"x-signet-api-key", b"x")], [(b"authorization", b"Bearer ")]):
+        unknown = authenticate(headers, KEYRING, Scope.EXCHANGE)
+        assert isinstance(unknown, Refused)
+        assert unknown.code == "unauthenticated"
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ([], None),
+        ([(b"idempotency-key", b"a")], "a"),
+        ([(b"idempotency-key", b"a"), (b"x-odin-idempotency-key", b"a")], "a"),
+        ([(b"idempotency-key", b"a"), (b"x-odin-idempotency-key", b"b")], "a\nb"),
+        ([(b"idempotency-key", b"a"), (b"idempotency-key", b"")], "\na"),
+        ([(b"idempotency-key", b"\xe9")], "\u00e9"),
+        ([(b"idempotency-key", b"")], ""),
+    ],
+)
+def test_idempotency_keys_are_not_guessed(headers: RawHeaders, key: str | None) -> None:
+    """Different values together make a text that no key can be, whichever headers they came in."""
+    assert idempotency_key(headers) == key
