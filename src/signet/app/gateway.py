@@ -47,13 +47,14 @@ from signet.storage.database import Database, open_database
 from signet.storage.errors import StorageError
 from signet.telemetry.logs import build_logger
 from signet.telemetry.metrics import Metrics
+from signet.workers.chains import ChainCheck
 from signet.workers.ownership import is_dead, this_process
 from signet.workers.runner import Worker, running
 
 if TYPE_CHECKING:
     from signet.providers.openai import OpenAIFallback
 
-_LEASE_MORE_S = 30.0  # how much longer a claim lasts than the network work under it
+LEASE_MORE_S = 30.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,12 +71,13 @@ class Gateway:
 
 @asynccontextmanager
 async def open_gateway(
-    settings: Settings, *, sender: EgressClient | None = None
+    settings: Settings, *, sender: EgressClient | None = None, lease_more_s: float = LEASE_MORE_S
 ) -> AsyncGenerator[Gateway]:
     """Build everything, and close it in reverse at the end of the block.
 
     `sender` stands in for the egress client that the settings describe: its constructor has the
     seams (resolver, dialler, trust store) that tests and the demo need, all below the validation.
+    A claim lasts `lease_more_s` longer than the network work under it.
     Raises `StartRefused`, `RegistryInvalid` or a `StorageError`; nothing is left open then.
     """
     log = build_logger(settings.telemetry.log_level)
@@ -100,7 +102,7 @@ async def open_gateway(
     )
     provider = fallback_provider(settings)
     work_s = settings.egress.forward_s + settings.fallback.fallback_s
-    claims = Claims(owner=this_process(), lease_us=int((work_s + _LEASE_MORE_S) * 1_000_000))
+    claims = Claims(owner=this_process(), lease_us=int((work_s + lease_more_s) * 1_000_000))
     async with (
         open_database(storage_config(settings)) as database,
         open_committer(database, sealer) as committer,
@@ -162,11 +164,17 @@ async def open_gateway(
             database=database,
             committer=committer,
             sender=sending,
+            policies=policies,
             owner=claims.owner,
             lease_us=claims.lease_us,
             metrics=metrics,
+            clock=_now_us,
             is_dead=is_dead,
             deadline_s=settings.egress.forward_s,
+            webhook_key=signing_webhooks,
+        )
+        chain_check = ChainCheck(
+            database=database, metrics=metrics, log=log, monotonic=time.monotonic
         )
         exports = Exports(
             database=database,
@@ -214,6 +222,7 @@ async def open_gateway(
         workers = (
             Worker(name="recovery", work=recovery.run_once, every_s=5.0),
             Worker(name="holds", work=recovery.settle_holds, every_s=10.0),
+            Worker(name="chains", work=chain_check.run_once, every_s=1.0),
         )
         async with running((*workers, *billing.workers), log):
             yield gateway

@@ -40,7 +40,7 @@ class CommandModule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A row of the overview. Its module is `signet.cli.<name>`."""
+    """A row of the overview. Its module is `signet.cli.<name>`, with `_` for `-`."""
 
     name: str
     group: str
@@ -53,6 +53,8 @@ COMMANDS: Final[Sequence[Command]] = (
     Command("doctor", "Run", "find what is wrong with an installation, and say how to mend it"),
     Command("config", "Run", "show the settings in force and where each comes from"),
     Command("keys", "Run", "make a signing key"),
+    Command("migrate", "Storage", "bring the database's schema up to date, or say what it lacks"),
+    Command("audit-chains", "Storage", "check every chain, head and unit of a live database"),
     Command("export", "Receipts", "fetch the signed receipts of a trace from a gateway"),
     Command("verify", "Receipts", "check a bundle or receipt, offline"),
     Command("egress", "Try out", "explain whether a URL may be called, and why"),
@@ -111,7 +113,7 @@ def overview() -> str:
     groups = dict.fromkeys(command.group for command in COMMANDS)
     for group in groups:
         lines += ["", f"{group}:"]
-        lines += [f"  {c.name:<8} {c.line}" for c in COMMANDS if c.group == group]
+        lines += [f"  {c.name:<12} {c.line}" for c in COMMANDS if c.group == group]
     lines += [
         "",
         "examples:",
@@ -153,7 +155,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
 
 def _module(command: Command) -> CommandModule:
-    return cast(CommandModule, importlib.import_module(f"signet.cli.{command.name}"))
+    return cast(
+        CommandModule, importlib.import_module(f"signet.cli.{command.name.replace('-', '_')}")
+    )
 
 
 def _no_such(name: str) -> str:

@@ -101,7 +101,11 @@ class Metrics:
             "signet_billing_enqueued_total", "Units put into windows for Stripe.", "type"
         )
         self.reserved_capacity = self._gauge(
-            "signet_reserved_capacity", "Units a tenant has reserved a month.", "tenant", "type"
+            "signet_reserved_capacity",
+            "Units a tenant has reserved a month.",
+            "tenant",
+            "type",
+            among="livemostrecent",
         )
         self.overage_charges = self._counter(
             "signet_overage_charges_total",
@@ -120,6 +124,7 @@ class Metrics:
             "signet_billing_drift_units",
             "Units by which counts differ that should be equal, at the last comparison.",
             "between",
+            among="livemostrecent",
         )
         self.replays = self._counter(
             "signet_idempotency_replays_total", "Answers replayed for a key that came again."
@@ -173,7 +178,11 @@ class Metrics:
         return Counter(name, doc, labels, registry=self.registry)
 
     def _gauge(
-        self, name: str, doc: str, *labels: str, among: Literal["livesum", "livemax"] = "livesum"
+        self,
+        name: str,
+        doc: str,
+        *labels: str,
+        among: Literal["livesum", "livemax", "livemostrecent"] = "livesum",
     ) -> Gauge:
         """Declare a gauge; `among` says what several processes have together."""
         return Gauge(name, doc, labels, registry=self.registry, multiprocess_mode=among)

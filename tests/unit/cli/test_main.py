@@ -21,7 +21,7 @@ def test_overview(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert said == overview() + "\n"
     for command in COMMANDS:
-        assert f"  {command.name:<8} {command.line}" in said
+        assert f"  {command.name:<12} {command.line}" in said
     for code in Exit:
         assert f"  {code.value:<4} {MEANINGS[code]}" in said
     assert max(map(len, said.splitlines())) <= 100
