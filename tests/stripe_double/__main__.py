@@ -15,8 +15,8 @@ import sys
 from random import Random  # noqa: TID251 - a seeded schedule of faults
 from typing import cast, get_args
 
-from tests.stripe_double.ledger import Ledger, Request, Response
-from tests.stripe_double.server import Fault, StripeDouble
+from signet.cli.demo.stripe_double.ledger import Ledger, Request, Response
+from signet.cli.demo.stripe_double.server import Fault, StripeDouble
 
 PASSING: tuple[Fault, ...] = ("lost", "cut", "reset", "500", "500_taken", "503", "429", "409")
 

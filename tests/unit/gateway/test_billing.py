@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from tests.billing import HOUR_US, START_US, TENANT, Month, plan
 from tests.storage.conftest import config, db, postgres  # noqa: F401 - fixtures
-from tests.stripe_double.ledger import Ledger, Request
-from tests.stripe_double.server import Fault, StripeDouble
 
+from signet.cli.demo.stripe_double.ledger import Ledger, Request
+from signet.cli.demo.stripe_double.server import Fault, StripeDouble
 from signet.core.billing import UNKNOWN_IS_STALE_US, Answer
 from signet.core.ids import TenantId
 from signet.core.pricing import TenantPlan, allocate

@@ -10,9 +10,9 @@ from typing import get_args
 
 import pytest
 import stripe
-from tests.stripe_double.ledger import DAY_S, Ledger
-from tests.stripe_double.server import Fault, StripeDouble
 
+from signet.cli.demo.stripe_double.ledger import DAY_S, Ledger
+from signet.cli.demo.stripe_double.server import Fault, StripeDouble
 from signet.core.billing import (
     DeadLetter,
     Delivered,

@@ -8,7 +8,8 @@ from typing import Any, get_origin
 import pytest
 import stripe
 from stripe.billing import Meter, MeterEvent, MeterEventSummary
-from tests.stripe_double.ledger import DAY_S, Ledger, Refused, Request, Response
+
+from signet.cli.demo.stripe_double.ledger import DAY_S, Ledger, Refused, Request, Response
 
 NOW_S = 1_795_000_000
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tests.stripe_double.ledger import Ledger, Refused, Request, Response, error_response
+from signet.cli.demo.stripe_double.ledger import Ledger, Refused, Request, Response, error_response
 
 Fault = Literal[
     "lost",  # carried out, and the connection closes without an answer
