@@ -73,6 +73,7 @@ CREATE TABLE billing_lanes (
     lease_until_us BIGINT NOT NULL,
     stopped TEXT
 );
+CREATE INDEX billing_lanes_held ON billing_lanes (owner) WHERE lease_until_us > 0;
 
 -- Signed statements. A later revision adjusts an earlier one and never replaces it.
 CREATE TABLE billing_statements (
