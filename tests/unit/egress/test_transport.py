@@ -12,6 +12,7 @@ from tests.egress.stage import HOST, OK, PUBLIC_IP, Authority, answering, read_r
 
 from signet.egress.limits import Limits
 from signet.egress.outcome import Outcome, Responded
+from signet.egress.policy import Policy
 from signet.egress.target import parse_target
 from signet.egress.transport import Slots, dial, leads_home, tls_context
 
@@ -100,9 +101,10 @@ async def test_connections_are_never_shared_between_places(authority: Authority,
         certificate = authority.issue([HOST, "b.example.com"])
         await s.serve(answering(OK), tls=certificate)
         await s.serve(answering(OK), tls=certificate, port=8443)
-        await s.send()
-        await s.send(url)
-        assert len(s.dialler.dialled) == (1 if url.startswith("http:") else 2)
+        policy = Policy.parse([HOST, f"{HOST}:8443", "b.example.com", f"http://{HOST}:443"])
+        await s.send(policy=policy)
+        await s.send(url, policy=policy)
+        assert len(s.dialler.dialled) == 2
 
 
 @pytest.mark.parametrize("limits", [Limits(idle_s=0.05), Limits(max_age_s=0.05)])
@@ -145,17 +147,16 @@ async def test_the_number_of_idle_connections_is_bounded(authority: Authority) -
             for _ in range(5):
                 group.create_task(s.send(f"https://{hosts[0]}/"))
         assert len(s.connections) == 5
-        for _ in range(2):
-            async with asyncio.TaskGroup() as group:
-                for _ in range(2):
-                    group.create_task(s.send(f"https://{hosts[0]}/"))
-        assert len(s.connections) == 5
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):  # two were kept
+                group.create_task(s.send(f"https://{hosts[0]}/"))
+        assert len(s.connections) == 6
         for host in hosts[1:]:
             await s.send(f"https://{host}/")
         before = len(s.connections)
         await s.send(f"https://{hosts[5]}/")
         assert len(s.connections) == before
-        await s.send(f"https://{hosts[0]}/")
+        await s.send(f"https://{hosts[0]}/")  # the oldest had to go
         assert len(s.connections) == before + 1
 
 
