@@ -14,7 +14,7 @@ from typing import Final, Protocol, assert_never
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from signet.core.exchange import Outcome, PolicyVerdict, Refusal
+from signet.core.exchange import Outcome, PolicyVerdict, Refusal, Subject
 from signet.egress import (
     Indeterminate,
     IndeterminateCode,
@@ -25,7 +25,6 @@ from signet.egress import (
     Responded,
     Target,
     TargetInvalid,
-    Verdict,
     as_forwarded,
     parse_target,
 )
@@ -33,8 +32,9 @@ from signet.egress import Outcome as SendOutcome
 from signet.egress.signing import forward_headers, traceparent
 from signet.gateway.claims import Claims, Step
 from signet.gateway.ports import Clock
+from signet.gateway.sealing import salted_id
 from signet.gateway.stages import Sheet
-from signet.receipts.canonical import Json, content_id
+from signet.receipts.canonical import Json
 from signet.storage import receipts
 from signet.storage.database import Database
 from signet.storage.exchanges import ChainMoved, Head, Known
@@ -61,8 +61,9 @@ class Sender(Protocol):
         *,
         deadline_s: float | None = None,
         before_first_byte: Callable[[], bool] | None = None,
+        keep_body: bool = False,
     ) -> SendOutcome:
-        """Return how the request ended."""
+        """Return how the request ended, with the answer's body if that is wanted."""
         ...
 
 
@@ -87,11 +88,12 @@ class Forwarder:
         assert sheet.normalized is not None, "settle comes first"
         try:
             target = parse_target(url)
-        except TargetInvalid:
-            return self._denied(sheet, policy, Verdict.URL_INVALID)
+        except TargetInvalid as error:
+            return self._denied(sheet, policy, Refused(code=error.verdict, host=None))
         decision = policy.decide(target, Request(body_size=len(sheet.normalized)))
         if not decision.allowed:
-            return self._denied(sheet, policy, decision.verdict)
+            refused = Refused(code=decision.verdict, host=target.host)
+            return self._denied(sheet, policy, refused)
         sheet.policy = PolicyVerdict(
             allowed=True, reason=decision.verdict.value, policy_hash=policy.hash
         )
@@ -115,22 +117,24 @@ class Forwarder:
             policy,
             deadline_s=self.deadline_s,
             before_first_byte=lambda: self.monotonic() < lease_ends,
+            keep_body=sheet.call.subject.salt is not None,
         )
         self._observe(outcome)
-        sheet.members["forwarded"] = receipted(outcome, sheet.normalized)
-        sheet.forwarded = dict(as_forwarded(outcome).items())  # pyright: ignore[reportAttributeAccessIssue] - a TypedDict of JSON values
         if isinstance(outcome, Refused):
-            return self._denied(sheet, policy, outcome.code)
+            return self._denied(sheet, policy, outcome)
+        _tell(sheet, outcome)
         return refusal_of(outcome)
 
-    def _denied(self, sheet: Sheet, policy: Policy, verdict: Verdict) -> Refusal:
-        self.metrics.forward_blocked.labels(verdict.value).inc()
-        sheet.policy = PolicyVerdict(allowed=False, reason=verdict.value, policy_hash=policy.hash)
+    def _denied(self, sheet: Sheet, policy: Policy, refused: Refused) -> Refusal:
+        reason = refused.code.value
+        self.metrics.forward_blocked.labels(reason).inc()
+        sheet.policy = PolicyVerdict(allowed=False, reason=reason, policy_hash=policy.hash)
+        _tell(sheet, refused)
         return Refusal(
             code="egress_denied",
-            detail=f"the egress policy does not let this request out: {verdict.value}",
+            detail=f"the egress policy does not let this request out: {reason}",
             outcome=Outcome.DENIED,
-            reason=verdict.value,
+            reason=reason,
         )
 
     def _observe(self, outcome: SendOutcome) -> None:
@@ -181,12 +185,28 @@ class _ReadyToSend:
     headers: dict[str, str]
 
 
-def receipted(outcome: SendOutcome, body: bytes) -> dict[str, Json]:
-    """Return the `forwarded` member of the receipt: what was sent, and what is known of it."""
+def _tell(sheet: Sheet, outcome: SendOutcome) -> None:
+    assert sheet.normalized is not None, "settle comes first"
+    sheet.members["forwarded"] = receipted(outcome, sheet.call.subject, sheet.normalized)
+    sheet.forwarded = shown(outcome)
+
+
+def shown(outcome: SendOutcome) -> dict[str, Json]:
+    """Return the `forwarded` member of the answer."""
+    return dict(as_forwarded(outcome).items())  # pyright: ignore[reportReturnType] - a TypedDict of JSON values
+
+
+def receipted(
+    outcome: SendOutcome, subject: Subject, body: bytes, *, attempt: int = 1
+) -> dict[str, Json]:
+    """Return the `forwarded` member of the receipt: what was to be sent, and what is known of it.
+
+    Its hashes are salted as the subject's are; the answer of a sealed tenant must have been kept.
+    """
     told: dict[str, Json] = {
         "host": outcome.host,
-        "request_cid": content_id(body),
-        "attempt": 1,
+        "request_cid": salted_id(subject.salt, body),
+        "attempt": attempt,
         "result": outcome.outcome,
     }
     match outcome:
@@ -194,9 +214,12 @@ def receipted(outcome: SendOutcome, body: bytes) -> dict[str, Json]:
             told |= {
                 "pinned_ip": outcome.pinned_ip,
                 "status_code": outcome.status,
-                "response_cid": outcome.response_hash,
                 "response_size": outcome.response_size,
             }
+            if subject.salt is None:
+                told["response_cid"] = outcome.response_hash
+            elif outcome.body is not None:
+                told["response_cid"] = salted_id(subject.salt, outcome.body)
         case Indeterminate():
             told |= {"pinned_ip": outcome.pinned_ip, "error": outcome.code.value}
         case NotSent() | Refused():

@@ -7,14 +7,20 @@ Only a destination that is declared idempotent is sent to again, before the rece
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from signet.core.exchange import Decision, Outcome, Refusal
-from signet.egress import Policy, Responded, TargetInvalid, as_forwarded, parse_target
-from signet.gateway.forwarding import Sender, receipted, refusal_of
+from signet.egress import Request, Responded, TargetInvalid, parse_target
+from signet.egress.signing import forward_headers
+from signet.gateway.forwarding import Sender, receipted, shown
 from signet.gateway.intents import Intent
+from signet.gateway.policies import Policies
+from signet.gateway.ports import Clock
 from signet.gateway.sealing import Draft, pending
 from signet.receipts.canonical import Json
 from signet.storage import idempotency, quota
@@ -35,19 +41,38 @@ class Recovery:
     database: Database
     committer: Committer
     sender: Sender
+    policies: Policies
     owner: str
     lease_us: int
     metrics: Metrics
+    clock: Clock
     is_dead: Callable[[str], bool]
     deadline_s: float
+    webhook_key: Ed25519PrivateKey
 
     async def run_once(self) -> int:
-        """Take over and end up to a batch of orphaned claims; return how many were ended."""
+        """Take over and end up to a batch of orphaned claims; return how many were ended.
+
+        They are ended side by side, so that one slow destination does not outlast the leases of
+        the others. What one of them raises is raised when all the others have ended; its claim
+        stays and is taken again after its lease.
+        """
         owners = await self.database.read_current(idempotency.owners)
         dead = [owner for owner in owners if owner != self.owner and self.is_dead(owner)]
         orphans = await self.database.transact(self._take, dead)
-        for orphan in orphans:
-            await self._end(orphan)
+        failures: list[Exception] = []
+
+        async def end(orphan: Orphan) -> None:
+            try:
+                await self._end(orphan)
+            except Exception as error:
+                failures.append(error)
+
+        async with asyncio.TaskGroup() as tasks:
+            for orphan in orphans:
+                tasks.create_task(end(orphan))
+        if failures:
+            raise failures[0]
         return len(orphans)
 
     async def settle_holds(self) -> int:
@@ -79,35 +104,55 @@ class Recovery:
             )
 
     async def _sent_again(self, intent: Intent, orphan: Orphan) -> Decision | None:
-        """Send once more to a destination that promised to act once on one key."""
-        if intent.url is None or intent.normalized is None:
+        """Send once more to a destination that promised to act once on one key.
+
+        It must still be allowed and still promise so. The key and the webhook id stay the same;
+        time and signature are those of this attempt, or its receiver would take it for a replay.
+        """
+        subject, body = intent.subject, intent.normalized
+        if intent.url is None or body is None:
             return None
         try:
             target = parse_target(intent.url)
         except TargetInvalid:
             return None
+        policy = self.policies.of_tenant(subject.tenant)
+        destination = policy.decide(target, Request(body_size=len(body))).destination
+        if destination is None or not destination.idempotent:
+            return None
+        headers = forward_headers(
+            body=body,
+            trace_id=subject.trace_id,
+            traceparent=intent.headers["traceparent"],
+            idempotency_key=subject.key_hash.hex(),
+            prev_receipt_hash=intent.headers.get("X-SIGNET-Prev-Receipt"),
+            webhook_id=intent.headers["webhook-id"],
+            timestamp_s=self.clock() // 1_000_000,
+            secrets=(destination.secret,) if destination.secret else (),
+            signing_key=self.webhook_key,
+        )
         outcome = await self.sender.send(
             target,
-            intent.normalized,
-            intent.headers,
-            Policy.parse([{"host": target.host, "port": target.port}]),
+            body,
+            headers,
+            policy,
             deadline_s=self.deadline_s,
+            keep_body=subject.salt is not None,
         )
         if not isinstance(outcome, Responded):
             return None
-        refusal = refusal_of(outcome)
         return Decision(
             outcome=Outcome.ALLOWED,
-            refusal=refusal,
-            normalized=intent.normalized,
+            refusal=None,
+            normalized=body,
             policy=intent.policy,
             members={
                 **intent.members,
                 **_policy_member(intent),
-                "forwarded": {**receipted(outcome, intent.normalized), "attempt": 2},
+                "forwarded": receipted(outcome, subject, body, attempt=2),
             },
             fu_tokens=intent.fu_tokens,
-            forwarded=dict(as_forwarded(outcome).items()),  # pyright: ignore[reportArgumentType] - a TypedDict of JSON values
+            forwarded=shown(outcome),
             fence=orphan.fence,
         )
 
