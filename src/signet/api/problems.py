@@ -44,6 +44,7 @@ PROBLEMS: Final[Mapping[str, Kind]] = MappingProxyType(
         "idempotency_key_malformed": Kind(400, "The idempotency key is malformed"),
         "unauthenticated": Kind(401, "A valid API key is required"),
         "scope_missing": Kind(403, "The API key lacks the scope"),
+        "replay_denied": Kind(403, "The API key may not see the answer", "never_blind"),
         "not_found": Kind(404, "Not found"),
         "period_not_found": Kind(404, "The tenant has no usage in this month"),
         "statement_not_found": Kind(404, "The month has no such statement"),

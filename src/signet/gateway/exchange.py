@@ -11,23 +11,33 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from signet.core.errors import Fault
-from signet.core.exchange import Call, Decision, EnvelopeInvalid, Subject, read_envelope
+from signet.core.exchange import (
+    Call,
+    Decision,
+    EnvelopeInvalid,
+    Outcome,
+    Subject,
+    read_envelope,
+)
 from signet.core.ids import IDEMPOTENCY_KEY, fingerprint, idempotency_hash, new_trace_id
 from signet.core.tenant import Principal
-from signet.gateway.pipeline import Pipeline
+from signet.gateway.pipeline import LARGE_BODY_BYTES, Pipeline
 from signet.gateway.ports import Clock, Dice
 from signet.gateway.sealing import Draft, pending, salted_id
-from signet.receipts.canonical import parse
+from signet.receipts.canonical import parse, parse_for_verification
 from signet.receipts.errors import ReceiptError
 from signet.storage import exchanges as stored
-from signet.storage import idempotency
+from signet.storage import idempotency, receipts
 from signet.storage.committer import Committer
 from signet.storage.database import Database
 from signet.storage.errors import StorageError
 from signet.storage.exchanges import Answer, PendingExchange
+from signet.storage.receipts import StoredReceipt
+from signet.storage.tx import ReadTx
 from signet.telemetry.metrics import Metrics
 
 ROUTE: Final = "POST /v1/exchange"
+_DENIED_STATUS: Final = 403
 _COMMIT_AGAIN_S: Final = (0.1, 0.5, 2.0)
 """When to try again to commit what has already been done outside."""
 
@@ -75,7 +85,10 @@ class Exchanges:
         Raises a `StorageError` when the outcome is not durable; a retry with the same key then
         yields the first execution or its stored answer.
         """
-        call = self._accept(principal, key, body, traceparent)
+        if len(body) < LARGE_BODY_BYTES:
+            call = self._accept(principal, key, body, traceparent)
+        else:
+            call = await asyncio.to_thread(self._accept, principal, key, body, traceparent)
         if isinstance(call, NotAccepted):
             return call
         decision = await self.pipeline.run(call)
@@ -93,6 +106,9 @@ class Exchanges:
             result = await self._commit_patiently(pending(draft, expected="any"))
         if isinstance(result, stored.FenceLost):
             result = await self._resolve(draft)
+        if decision.outcome is Outcome.DENIED and _was_let_out(result):
+            detail = "this API key could not have made the call, so its answer is not told"
+            return NotAccepted(code="replay_denied", detail=detail)
         if isinstance(result, stored.Committed):
             sealed = result.sealed
             self.metrics.decided(
@@ -122,12 +138,14 @@ class Exchanges:
         return await self.committer.commit(sent)
 
     async def _resolve(self, draft: Draft) -> stored.Known:
-        """Recovery was first: add what this late sender learned, and tell what the receipt says."""
-        await self.committer.commit(pending(draft, kind="resolution", expected="any"))
-        subject = draft.subject
-        known = await self.database.read_current(
-            idempotency.lookup, subject.tenant, subject.key_hash, subject.fingerprint
-        )
+        """The claim is gone: add what this late sender learned, and tell what the receipt says.
+
+        Mostly recovery was first. But it may have been this very sender, by a commit that was
+        reported to have failed: then the receipt says what there is to say already.
+        """
+        known, receipt = await self.database.read_current(_state, draft.subject)
+        if receipt is None or not _says(receipt, draft.decision):
+            await self.committer.commit(pending(draft, kind="resolution", expected="any"))
         return known or stored.InFlight(retry_after_s=1.0)
 
     def _accept(
@@ -167,6 +185,30 @@ class Exchanges:
             body_bytes=len(body),
             traceparent=traceparent,
         )
+
+
+async def _state(tx: ReadTx, subject: Subject) -> tuple[stored.Known | None, StoredReceipt | None]:
+    """Read what is known of the subject's key, and its receipt where it has one."""
+    known = await idempotency.lookup(tx, subject.tenant, subject.key_hash, subject.fingerprint)
+    if not isinstance(known, stored.Replay):
+        return known, None
+    return known, await receipts.by_hash(tx, subject.tenant, known.receipt_hash)
+
+
+def _says(receipt: StoredReceipt, decision: Decision) -> bool:
+    """Return whether a receipt tells the outcome and the reason of `decision`."""
+    told = parse_for_verification(receipt.canonical)
+    assert isinstance(told, dict), "it was sealed as an object"
+    return told["outcome"] == decision.outcome.value and told["reason"] == decision.reason
+
+
+def _was_let_out(result: stored.Result) -> bool:
+    """Return whether the key's stored answer is one that an egress policy had let out.
+
+    A key of the same tenant with a narrower list could not have made the call, so it learns
+    nothing of what came of it.
+    """
+    return isinstance(result, stored.Replay) and result.answer.status != _DENIED_STATUS
 
 
 def _known(
