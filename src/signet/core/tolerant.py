@@ -478,9 +478,10 @@ class Reader:
         elif found in "{[":
             certain = True
         elif quoted and text[end - 1] in QUOTES:
-            # `"a " "b"` is how a long string is continued, and how inner marks look unescaped.
+            # `"a " "b"` is how a long string is continued, and how inner marks look unescaped;
+            # between single marks it is Python, which would make one string of the two.
             blank = text[end - 2 : end - 1].isspace() or text[at + 1 : at + 2].isspace()
-            certain = spaced and not blank
+            certain = spaced and not blank and "'" not in (text[end - 1], found)
         elif quoted:
             certain = text[end - 1] in "}]" or self._on_next_line(end, at)
         elif number_before and (found.isdigit() or found in "+-."):
@@ -647,11 +648,21 @@ class Reader:
         if self._after_number and text[at] == "/" and _ARITHMETIC_START.match(text, at + 2, end):
             raise Refusal("arithmetic", at, "this may be a division")
         body = text[at + 1 : end].rstrip()
-        if _WORD_COMMENT[text[at]].fullmatch(body):
+        if self._value_is_due(at) and _WORD_COMMENT[text[at]].fullmatch(body):
             raise Refusal("ambiguous_comment", at, f"{_short(text[at] + body)} may be a value")
         if end == len(text) and any(mark in text[at:end] for mark in "{}[]\"'"):
             raise Refusal("ambiguous_comment", at, "a comment may hide the end of the value")
         return end
+
+    def _value_is_due(self, at: int) -> bool:
+        """Whether what stands at `at` is in the place of a value."""
+        before = at - 1
+        while before >= 0 and self.text[before].isspace():
+            before -= 1
+        if before < 0 or not self._frames:
+            return False
+        in_array = self._frames[-1].closer == "]"
+        return self.text[before] in (":=[" if not in_array else ":=[,")
 
     def string(self, at: int) -> tuple[int, str | None]:
         """Read the string at `at`: its end, and its strict spelling unless it stands there."""

@@ -58,6 +58,8 @@ _VALUE_LABELS = frozenset(
         *("arguments", "args", "parameters", "params", "kwargs", "input", "inputs", "request"),
         *("action_input", "tool_input", "tool_call", "function_call", "call", "tool", "body"),
         *("value", "action", "function", "return", "returns", "reply", "assistant", "here"),
+        *("ai", "bot", "agent", "model", "results", "fixed", "corrected", "command", "code"),
+        *("calling", "using", "executing", "invoking", "tool_use", "toolcall", "functioncall"),
         *("sure", "ok", "okay", "certainly", "done", "voilà", "voici", "hier", "example"),
     }
 )
