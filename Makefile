@@ -15,7 +15,7 @@ demo: $(VENV)/.demo ## The main job on the embedded default: exchange, export, v
 run: $(VENV)/.demo ## The gateway on http://127.0.0.1:8088, SQLite under ./data.
 	@$(BIN)/signet serve
 
-test: $(VENV)/.dev ## Every test, in parallel and in random order.
+test: $(VENV)/.dev $(VENV)/.node ## Every test, in parallel and in random order.
 	@$(PYTEST) tests -n auto --dist loadgroup
 
 check: $(VENV)/.dev ## Format, lint, types, import contracts.
@@ -58,5 +58,14 @@ $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: requirements/%.txt pyproject.toml | $(VE
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+# JavaScript libraries that ours are held against; without npm their tests are skipped.
+NODE := tests/interop tests/repair/node
+$(VENV)/.node: $(NODE:%=%/package-lock.json) | $(VENV)/bin/python
+	@if ! command -v npm >/dev/null; then \
+		echo "npm is not installed: the tests against JavaScript libraries are skipped."; exit; fi; \
+	for place in $(NODE); do \
+		npm ci --prefix $$place --ignore-scripts --no-audit --no-fund --silent || exit 1; done; \
+	touch $@
 
 .PHONY: help demo run test check bench drills format lock clean
