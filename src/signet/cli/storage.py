@@ -1,0 +1,104 @@
+"""`signet storage copy`: move a deployment from one database to another, and prove that it arrived.
+
+It may be interrupted and run again, and it may be run once while the gateway still serves, so that
+the run after the gateway's stop has little left to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from signet.cli.arguments import new_command
+from signet.cli.audit_chains import audited, print_flaws
+from signet.cli.exits import CommandFailed, Exit
+from signet.cli.terminal import Progress as Line
+from signet.settings import read_settings
+from signet.storage.copying import copy_all
+from signet.storage.database import Database, PostgresConfig, SqliteConfig, open_database
+from signet.storage.schema import read_schema
+
+if TYPE_CHECKING:
+    from signet.cli.arguments import Subparsers
+
+_PASSES: Final = 3
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add `storage` to the command's sub-commands."""
+    parser = new_command(
+        subparsers,
+        "storage",
+        line="move everything from one database to another",
+        description="Copy every row from one database to another, whichever engines they are, and"
+        " verify every chain, head and unit on arrival. Run it again after an interruption; it"
+        " writes only what is not there. `postgres:` alone means SP_POSTGRES_URL, which keeps the"
+        " password out of the process list.",
+        examples="  signet storage copy --from sqlite:data/signet.db --to postgres:",
+    )
+    what = parser.add_subparsers(dest="what", required=True, metavar="copy")
+    copy = what.add_parser("copy", help="copy everything, and verify it", allow_abbrev=False)
+    copy.add_argument("--from", dest="source", required=True, metavar="DB", type=_database)
+    copy.add_argument("--to", dest="target", required=True, metavar="DB", type=_database)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Copy until a pass finds nothing to write, then audit the target."""
+    if args.source == args.target:
+        raise CommandFailed("source and target are the same database", Exit.USAGE)
+    return asyncio.run(_copy(args.source, args.target))
+
+
+def _database(text: str) -> SqliteConfig | PostgresConfig:
+    engine, _, place = text.partition(":")
+    if engine == "sqlite" and place:
+        return SqliteConfig(path=Path(place.removeprefix("//")).expanduser().resolve())
+    if engine in ("postgres", "postgresql"):
+        if place.startswith("//"):
+            return PostgresConfig(url=text)
+        url = place or read_settings(os.environ).settings.storage.postgres_url
+        if url:
+            return PostgresConfig(url=url)
+    raise argparse.ArgumentTypeError(
+        "a database reads sqlite:PATH, postgres:URL, or postgres: with SP_POSTGRES_URL set"
+    )
+
+
+async def _copy(
+    source_config: SqliteConfig | PostgresConfig, target_config: SqliteConfig | PostgresConfig
+) -> int:
+    if isinstance(source_config, SqliteConfig) and not source_config.path.exists():
+        raise CommandFailed(f"there is no database {source_config.path}", Exit.UNAVAILABLE)
+    schema = await read_schema(source_config)
+    if schema.pending:
+        # The source is only read, so that the old deployment can still be gone back to.
+        detail = f"the source is at schema {schema.version}; migrate it first (signet migrate)"
+        raise CommandFailed(detail, Exit.UNAVAILABLE)
+    async with open_database(source_config) as source, open_database(target_config) as target:
+        for number in range(1, _PASSES + 1):
+            if not await _pass(source, target, number):
+                break
+        else:
+            detail = "the source is still being written to: stop its gateways and run this again"
+            raise CommandFailed(detail)
+        progress, flaws = await audited(target)
+    print_flaws(progress, flaws)
+    return Exit.FAILED if progress.flaws else Exit.DONE
+
+
+async def _pass(source: Database, target: Database, number: int) -> int:
+    """Go through all tables once; how many rows had to be written or removed."""
+    tables: dict[str, int] = {}
+    compared: dict[str, int] = {}
+    with Line(f"pass {number}", stream=sys.stderr) as line:
+        async for copied in copy_all(source, target):
+            tables[copied.table] = copied.written + copied.removed
+            compared[copied.table] = copied.compared
+            line.show(f"{copied.table}: {copied.compared} rows, {copied.written} written")
+    changed = sum(tables.values())
+    print(f"pass {number}: {sum(compared.values())} rows compared, {changed} written or removed")
+    return changed
