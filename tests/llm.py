@@ -18,6 +18,7 @@ class Model:
     calls: int = 0
     url: str = ""
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer requests on one connection until it ends."""
@@ -31,6 +32,7 @@ class Model:
             )
             await reader.readexactly(int(fields.get("content-length", "0")))
             self.calls += 1
+            self.asked.set()
             body = json.dumps(self._answer(self.calls)).encode()
             await self.gate.wait()
             writer.write(

@@ -140,8 +140,7 @@ async def test_one_key_spends_its_tokens_once(app: App, model: Model) -> None:
 
     async with asyncio.TaskGroup() as tasks:
         sent = [tasks.create_task(send()) for _ in range(200)]
-        while model.calls == 0:
-            await asyncio.sleep(0.01)
+        await model.asked.wait()
         model.gate.set()
     assert {task.result() for task in sent} == {200}
     assert model.calls == 1

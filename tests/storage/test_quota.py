@@ -14,6 +14,7 @@ from signet.storage.quota import (
     QuotaExceeded,
     Standing,
     expired,
+    held_under,
     hold,
     purge_settled,
     settle,
@@ -144,3 +145,12 @@ async def test_settled_holds_are_purged(db: Database) -> None:
     assert await db.transact(purge_settled, 5_000_000_000_000_000, 10) == 1
     assert await end(db, "h2", 10)
     assert await db.read_current(standing, TENANT, PERIOD) == Standing(30, 0)
+
+
+async def test_the_holds_of_one_exchange_are_found(db: Database) -> None:
+    """Only open holds whose id begins so are listed, whatever stands around them."""
+    for hold_id in ("ab@acme", "ab@acme/key", "a@acme", "ac@acme", "ab~"):
+        await take(db, hold_id, 1)
+    await end(db, "ab@acme/key", 1)
+    found = await db.read_current(held_under, "ab", 10)
+    assert [hold.hold_id for hold in found] == ["ab@acme", "ab~"]

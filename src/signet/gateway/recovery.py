@@ -90,6 +90,7 @@ class Recovery:
     async def _end(self, orphan: Orphan) -> None:
         """Write the orphan's receipt; whoever lost the fence to another recoverer writes none."""
         intent = Intent.decode(orphan.intent)
+        await self.database.transact(_settle_holds_of, intent.subject.key_hash.hex())
         decision = await self._sent_again(intent, orphan) if intent.idempotent else None
         draft = Draft(subject=intent.subject, decision=decision or _unknown(intent, orphan))
         result = await self.committer.commit(pending(draft, expected="any"))
@@ -158,10 +159,18 @@ class Recovery:
 
 
 async def _settle_expired(tx: Tx) -> int:
-    left = await quota.expired(tx, _BATCH)
-    for hold in left:
+    return await _settle_in_full(tx, await quota.expired(tx, _BATCH))
+
+
+async def _settle_holds_of(tx: Tx, key_hash: str) -> int:
+    """Whoever held for this exchange is dead; its call may have been made."""
+    return await _settle_in_full(tx, await quota.held_under(tx, key_hash, _BATCH))
+
+
+async def _settle_in_full(tx: Tx, holds: Sequence[quota.ExpiredHold]) -> int:
+    for hold in holds:
         await quota.settle(tx, hold.hold_id, used=hold.tokens, estimated=True)
-    return len(left)
+    return len(holds)
 
 
 def _unknown(intent: Intent, orphan: Orphan) -> Decision:

@@ -34,7 +34,7 @@ class QuotaExceeded:
 
 
 class ExpiredHold(NamedTuple):
-    """A hold whose owner did not settle it in time."""
+    """A hold whose owner did not, or cannot any more, settle it."""
 
     hold_id: str
     tenant: str
@@ -119,6 +119,21 @@ async def expired(tx: ReadTx, limit: int) -> list[ExpiredHold]:
         WHERE settled_us IS NULL AND expires_us <= :now ORDER BY expires_us LIMIT :limit
         """,
         now=await tx.now_us(),
+        limit=limit,
+    )
+
+
+async def held_under(tx: ReadTx, prefix: str, limit: int) -> list[ExpiredHold]:
+    """Open holds whose id begins with `prefix`: those of one exchange, whose owner has died."""
+    return await tx.all(
+        ExpiredHold,
+        """
+        SELECT hold_id, tenant, period, tokens FROM fu_holds
+        WHERE hold_id >= :first AND hold_id < :beyond AND settled_us IS NULL
+        ORDER BY hold_id LIMIT :limit
+        """,
+        first=prefix,
+        beyond=prefix + "\x7f",
         limit=limit,
     )
 
