@@ -362,6 +362,12 @@ class BillingSettings:
         "on",
         "`off` starts without asking Stripe about the configured items.",
     )
+    stripe_delay_s: int = _setting(
+        "SP_STRIPE_DELAY_SECONDS",
+        _whole(0, 3600),
+        60,
+        "How long usage is gathered before Stripe is told.",
+    )
     grace_hours: int = _setting(
         "SP_BILLING_GRACE_HOURS",
         _whole(0, 720),

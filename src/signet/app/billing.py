@@ -7,10 +7,19 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from signet.app.refused import StartRefused
-from signet.core.billing import Answer, DeadLetter, LaneStopped
+from signet.core.billing import (
+    Answer,
+    DeadLetter,
+    LaneStopped,
+    Parked,
+    Route,
+    Unreachable,
+    UsageEvent,
+    Wanted,
+)
 from signet.core.ids import TenantId
 from signet.core.pricing import Meter, ReservedConfigInvalid, Tier
 from signet.core.tenant import Tenant
@@ -31,7 +40,11 @@ from signet.workers.runner import Worker
 if TYPE_CHECKING:
     from signet.providers.stripe import StripeBiller
 
-_HOUR_US = 3_600_000_000
+_HOUR_US: Final = 3_600_000_000
+_SECOND_US: Final = 1_000_000
+# On PostgreSQL a receipt may become visible after one with a higher id, until the slower of both
+# transactions has ended. SQLite has one writer at a time, so there ids appear in their order.
+_SETTLE_US: Final = {"postgres": 15 * _SECOND_US, "sqlite": 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +55,7 @@ class Billing:
     plans: Plans
     metering: Metering
     statements: Statements
-    reconciliation: Reconciliation | None
+    reconciliation: Reconciliation
     workers: Sequence[Worker]
 
     async def reload(self) -> Reloaded:
@@ -50,13 +63,9 @@ class Billing:
 
         Raises `ReservedConfigInvalid`, `BillingRefused`, or `StartRefused` without a file.
         """
-        path = self.settings.billing.reserved_config
-        if path is None:
+        document = _reserved_document(self.settings)
+        if document is None:
             raise StartRefused("SP_RESERVED_CONFIG is not set, so there is nothing to reload")
-        try:
-            document = path.read_bytes()
-        except OSError as error:
-            raise StartRefused(f"SP_RESERVED_CONFIG: {error.strerror} ({path})") from error
         return await self.plans.reload(document)
 
 
@@ -82,32 +91,25 @@ async def open_billing(
         fu_limit_of=lambda tenant: _fu_limit(tenants(), tenant),
         observer=_Observer(metrics, plans),
         clock=clock,
+        settle_us=_SETTLE_US[settings.storage.kind],
+        send_after_us=settings.billing.stripe_delay_s * _SECOND_US,
     )
-    statements = Statements(
+    statements = configured_statements(settings, database=database, key=key, clock=clock)
+    reconciliation = Reconciliation(
         database=database,
-        key=key,
-        issuer=settings.identity.issuer,
+        biller=biller or _Nobody(),
+        router=router or Router(biller=_Nobody(), clock=clock),
+        metering=metering,
+        owner=owner,
         clock=clock,
-        grace_us=settings.billing.grace_hours * _HOUR_US,
+        dice=secrets.token_bytes,
     )
-    workers = metering_workers(metering, statements)
-    reconciliation: Reconciliation | None = None
+    workers = metering_workers(
+        metering, statements, reconciliation, told=lambda drifts: _tell_drift(metrics, drifts)
+    )
     if biller is not None and router is not None:
-        reconciliation = Reconciliation(
-            database=database,
-            biller=biller,
-            router=router,
-            metering=metering,
-            owner=owner,
-            clock=clock,
-            dice=secrets.token_bytes,
-        )
-        workers += stripe_workers(
-            plans,
-            _dispatch(database, biller, router, owner, metrics, clock),
-            reconciliation,
-            told=lambda drifts: _tell_drift(metrics, drifts),
-        )
+        dispatch = _dispatch(database, biller, router, owner, metrics, clock)
+        workers += stripe_workers(plans, dispatch, reconciliation)
     billing = Billing(
         settings=settings,
         plans=plans,
@@ -132,8 +134,76 @@ async def _put_into_force(billing: Billing, *, verify: bool) -> None:
         elif verify:
             await billing.plans.route()
     except (ReservedConfigInvalid, BillingRefused) as error:
-        places = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in error.faults)
-        raise StartRefused(f"SP_RESERVED_CONFIG: {error.detail} ({places})") from error
+        raise _refused(error) from error
+
+
+async def configured_plans(settings: Settings, *, database: Database, clock: Clock) -> Plans:
+    """Return the plans of the settings for a command that shows them; Stripe is not asked.
+
+    Raises `StartRefused`.
+    """
+    plans = Plans(
+        database=database,
+        tenants=lambda: settings.exchange.api_keys.tenants,
+        router=None,
+        clock=clock,
+    )
+    document = _reserved_document(settings)
+    if document is not None:
+        try:
+            await plans.reload(document)
+        except ReservedConfigInvalid as error:
+            raise _refused(error) from error
+    return plans
+
+
+def configured_statements(
+    settings: Settings, *, database: Database, key: SigningKey, clock: Clock
+) -> Statements:
+    """Return what draws up, signs and keeps the statements of this deployment."""
+    return Statements(
+        database=database,
+        key=key,
+        issuer=settings.identity.issuer,
+        clock=clock,
+        grace_us=settings.billing.grace_hours * _HOUR_US,
+    )
+
+
+def _reserved_document(settings: Settings) -> bytes | None:
+    """Read the reserved-capacity file; None where none is set."""
+    path = settings.billing.reserved_config
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise StartRefused(f"SP_RESERVED_CONFIG: {error.strerror} ({path})") from error
+
+
+def _refused(error: ReservedConfigInvalid | BillingRefused) -> StartRefused:
+    places = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in error.faults)
+    return StartRefused(f"SP_RESERVED_CONFIG: {error.detail} ({places})")
+
+
+class _Nobody:
+    """Stands where Stripe would, so that receipts and counts are compared without it too."""
+
+    deadline_s = 0.0
+
+    async def resolve(self, wanted: Wanted) -> Unreachable:
+        """Nothing is known of any item."""
+        return Unreachable(detail=f"{wanted.item}: SP_STRIPE_API_KEY is not set")
+
+    async def send(self, event: UsageEvent) -> Parked:
+        """Nothing is ever sent, because no item has a route."""
+        return Parked(reason=f"nobody takes {event.identifier}")
+
+    async def held(self, route: Route, start_s: int, end_s: int) -> Unreachable:
+        """Nobody holds anything."""
+        return Unreachable(detail=f"nobody counts {route.item} from {start_s} to {end_s}")
+
+    async def held_by_hour(self, route: Route, start_s: int, end_s: int) -> Unreachable:
+        """Nobody holds anything."""
+        return await self.held(route, start_s, end_s)
 
 
 def stripe_biller(settings: Settings) -> StripeBiller | None:

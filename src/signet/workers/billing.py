@@ -15,28 +15,39 @@ _MINUTE_S = 60.0
 _HOUR_S = 3_600.0
 
 
-def metering_workers(metering: Metering, statements: Statements) -> list[Worker]:
-    """What every deployment runs, with or without Stripe: usage is counted, months are closed."""
+def metering_workers(
+    metering: Metering,
+    statements: Statements,
+    reconciliation: Reconciliation,
+    *,
+    told: Callable[[Sequence[Drift]], None],
+) -> list[Worker]:
+    """What every deployment runs, with or without Stripe: count, compare, close months.
+
+    `told` hears of every comparison. Without it a month whose counts went wrong would never be
+    counted again, and so never get its statement.
+    """
 
     async def count() -> int:
         # Less than a whole batch means that the log has been caught up with.
         seen = await metering.count_once()
         return seen if seen == metering.batch else 0
 
+    async def compare() -> int:
+        told(await reconciliation.compare())
+        return 0
+
     return [
         Worker(name="billing-count", work=count, every_s=5.0),
+        Worker(name="billing-compare", work=compare, every_s=_HOUR_S),
         Worker(name="billing-close", work=statements.close_due, every_s=_HOUR_S),
     ]
 
 
 def stripe_workers(
-    plans: Plans,
-    dispatch: Dispatch,
-    reconciliation: Reconciliation,
-    *,
-    told: Callable[[Sequence[Drift]], None],
+    plans: Plans, dispatch: Dispatch, reconciliation: Reconciliation
 ) -> list[Worker]:
-    """What a deployment with a Stripe account runs as well; `told` hears of every comparison."""
+    """What a deployment with a Stripe account runs as well: route, send, ask."""
 
     async def send() -> int:
         # After a restore nothing is sent before every item was asked about.
@@ -44,13 +55,8 @@ def stripe_workers(
             return 0
         return await dispatch.send_once()
 
-    async def compare() -> int:
-        told(await reconciliation.compare())
-        return 0
-
     return [
         Worker(name="billing-route", work=plans.route_missing, every_s=_MINUTE_S),
         Worker(name="billing-send", work=send, every_s=1.0),
         Worker(name="billing-ask", work=reconciliation.ask, every_s=10 * _MINUTE_S),
-        Worker(name="billing-compare", work=compare, every_s=_HOUR_S),
     ]

@@ -42,9 +42,10 @@ def workers(world: World, told: list[Drift]) -> dict[str, Worker]:  # noqa: F811
         issuer="signet.test",
         clock=lambda: world.month.now_us,
     )
+    comparing = reconciliation(world)
     all_of = [
-        *metering_workers(world.month.metering, statements),
-        *stripe_workers(plans, world.worker(), reconciliation(world), told=told.extend),
+        *metering_workers(world.month.metering, statements, comparing, told=told.extend),
+        *stripe_workers(plans, world.worker(), comparing),
     ]
     return {worker.name: worker for worker in all_of}
 
