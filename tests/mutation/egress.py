@@ -574,20 +574,6 @@ HTTP1 = [
         },
     ),
     Mutation(
-        "a length comes once",
-        "http1.py",
-        "            if self._length is not None:\n                self._stop(",
-        "            if False:\n                self._stop(",
-        _BROKEN,
-    ),
-    Mutation(
-        "a length and chunks exclude each other, and a length is a short number",
-        "http1.py",
-        "if self._coding is not None or not self._length.isdigit() or len(self._length) > 18:",
-        "if False:",
-        _BROKEN,
-    ),
-    Mutation(
         "a body until close needs a clean end",
         "http1.py",
         "self._head_done and self._until_close and clean",
@@ -610,13 +596,6 @@ HTTP1 = [
     ),
     Mutation(
         "bytes after the response, in the same read, end the connection",
-        "http1.py",
-        "            self.reusable = False\n            self.fail(IndeterminateCode.MALFORMED)",
-        "            self.fail(IndeterminateCode.MALFORMED)",
-        "test_http1::test_bytes_after_the_response_end_the_connection",
-    ),
-    Mutation(
-        "a second response in the same read ends the connection",
         "http1.py",
         "        if self.finished:\n            self.reusable = False\n\n    def on_header(",
         "        pass\n\n    def on_header(",

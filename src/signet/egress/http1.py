@@ -157,8 +157,7 @@ class ResponseReader:
         except httptools.HttpParserUpgrade:
             self.fail(IndeterminateCode.UPGRADE_REFUSED)
         except httptools.HttpParserError:
-            # After the end of the response llhttp may stumble over bytes that follow it.
-            self.reusable = False
+            # After the end of a response llhttp may stumble over what follows; `fail` knows.
             self.fail(IndeterminateCode.MALFORMED)
 
     def _fail(self, code: IndeterminateCode) -> None:
@@ -178,8 +177,6 @@ class ResponseReader:
             return  # a trailer; nothing here depends on any
         folded = name.lower()
         if folded == b"content-length":
-            if self._length is not None:
-                self._stop(IndeterminateCode.MALFORMED)
             self._length = value
         elif folded == b"transfer-encoding":
             if self._coding is not None or value.lower() != b"chunked":
@@ -205,9 +202,8 @@ class ResponseReader:
         self.status = status
         self._head_done = True
         if self._length is not None:
-            # RFC 9112 §6.3: both together are an attempt at smuggling or a fault.
-            if self._coding is not None or not self._length.isdigit() or len(self._length) > 18:
-                self._stop(IndeterminateCode.MALFORMED)
+            # llhttp has seen to it that the length is one number, once, and without chunks beside
+            # it (RFC 9112 §6.3); Content-Length is checked before any body is read.
             if int(self._length) > self._limits.max_body:
                 self._stop(IndeterminateCode.BODY_TOO_LARGE)
         elif self._coding is None and status not in (204, 304):
