@@ -205,8 +205,8 @@ def _judge(destination: Destination, target: Target, request: Request) -> Verdic
 
 
 # A server that decodes these before it resolves dot segments can be led out of the prefix
-# ("/api/..%2fadmin"); %25 hides the same thing under a second layer, and %C0 and %C1, which occur in
-# no UTF-8, are how overlong forms of a dot or slash begin.
+# ("/api/..%2fadmin"); %25 hides the same thing under a second layer, and with %C0 and %C1, which
+# occur in no UTF-8, overlong forms of a dot or slash begin.
 _AMBIGUOUS_IN_PATH = re.compile(r"%(?:2[fF]|5[cC]|25|00|[cC][01])")
 
 
