@@ -44,6 +44,10 @@ def test_whole_story(tmp_path: Path, scratch: Path) -> None:
         "mapping_failed at /payload/tool_calls/0/function/arguments/amount: EUR has",
         "SIGNED: bundle of trace demo-1, tenant acme",
         "INVALID: Step 4, hop 2, `receipt_hash`",
+        "180 % 18 of 10 reserved",
+        "over the reserve: 8 exchanges, 3.40 USD",
+        "tenant bakery 3 lines of 18 receipts, 3.40 USD",
+        "tier 1 5 2.50 5 5 units tier 2 3 0.90 3 3 units",
     ):
         assert shown in " ".join(done.stdout.split())
     assert done.stdout.isascii()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from signet.cli.arguments import new_command
-from signet.cli.demo import exact, mistakes, proof
+from signet.cli.demo import exact, mistakes, month, proof
 from signet.cli.demo.page import Page
 from signet.cli.demo.stage import Stage, open_stage
 from signet.cli.exits import Exit
@@ -23,7 +23,12 @@ from signet.cli.exits import Exit
 if TYPE_CHECKING:
     from signet.cli.arguments import Subparsers
 
-CHAPTERS: Final[Sequence[Callable[[Stage], None]]] = (exact.tell, mistakes.tell, proof.tell)
+CHAPTERS: Final[Sequence[Callable[[Stage], None]]] = (
+    exact.tell,
+    mistakes.tell,
+    proof.tell,
+    month.tell,
+)
 
 _NEXT: Final = """signet keys generate          a signing key to keep
 signet serve                  the gateway, on http://127.0.0.1:8088
@@ -39,8 +44,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "demo",
         line="see the whole job done",
         description="Start a gateway in a scratch directory, send it tool calls as OpenAI,"
-        " Anthropic and MCP clients emit them, retry, break and forge them, and print what"
-        " happened to each. Nothing is left behind.",
+        " Anthropic and MCP clients emit them, retry, break and forge them, close a tenant's month,"
+        " and print what happened to each. Nothing is left behind.",
     )
 
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from functools import cached_property
@@ -22,12 +22,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from signet.cli.demo.account import ITEMS, Account, open_account
 from signet.cli.demo.page import Page
 from signet.cli.exits import CommandFailed, Exit
 from signet.cli.export import KEY_VARIABLE, URL_VARIABLE
 from signet.receipts.keys import SigningKey
 
 TENANT: Final = "acme"
+BILLED_TENANT: Final = "bakery"
+RESERVED: Final[Mapping[str, object]] = {
+    BILLED_TENANT: {
+        "vex_reserved": 10,
+        "vex_overage_tiers": [
+            {"threshold": 5, "price_per_unit": 0.50, "stripe_item": ITEMS[0]},
+            {"threshold": 100, "price_per_unit": 0.30, "stripe_item": ITEMS[1]},
+        ],
+    }
+}
+"""The reserved capacity of the tenant whose month is told."""
 PAIN_TYPE: Final = "iso20022.pain.001.001.09.v1"
 
 _START_S: Final = 30.0
@@ -67,8 +79,11 @@ class Stage:
     address: tuple[str, int]
     url: str
     api_key: str
+    billed_key: str
     kid: str
     has_pain: bool
+    settings: Mapping[str, str]
+    account: Account | None
 
     def exchange(
         self, body: object, *, key: str, expect: int, api_key: str | None = None
@@ -84,24 +99,31 @@ class Stage:
             "X-SIGNET-API-Key": self.api_key if api_key is None else api_key,
             "X-SIGNET-Idempotency-Key": key,
         }
+        return _expected(self._call("POST", "/v1/exchange", headers, raw), expect)
+
+    def get(self, path: str, *, api_key: str, expect: int | None = 200) -> Answer:
+        """Ask for a resource. Raises `CommandFailed` when the status is not the expected one."""
+        answer = self._call("GET", path, {"X-SIGNET-API-Key": api_key})
+        return answer if expect is None else _expected(answer, expect)
+
+    def _call(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Answer:
         with closing(http.client.HTTPConnection(*self.address, timeout=_CALL_S)) as connection:
-            connection.request("POST", "/v1/exchange", raw, headers)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
-            answer = Answer(response.status, response.headers, response.read())
-        if answer.status != expect:
-            said = answer.body[:500].decode(errors="replace")
-            raise CommandFailed(f"expected {expect}, and the gateway said {answer.status}: {said}")
-        return answer
+            return Answer(response.status, response.headers, response.read())
 
     def run(self, *arguments: str, expect: Exit = Exit.DONE) -> str:
         """Run a `signet` command in the demo's directory and return what it printed.
 
+        It has the gateway's settings, as an operator's command has, and an API key, as an agent's.
         Raises `CommandFailed` when it ends in another way than expected.
         """
         done = subprocess.run(  # noqa: S603 - our own command
             _signet(*arguments),
             cwd=self.directory,
-            env=_environment({URL_VARIABLE: self.url, KEY_VARIABLE: self.api_key}),
+            env=_environment({**self.settings, URL_VARIABLE: self.url, KEY_VARIABLE: self.api_key}),
             capture_output=True,
             text=True,
             timeout=_COMMAND_S,
@@ -118,19 +140,31 @@ def open_stage(page: Page) -> Generator[Stage]:
     """Start the gateway; at the end of the block, however it comes, nothing of it is left."""
     directory = Path(tempfile.mkdtemp(prefix="signet-demo-"))
     gateway: subprocess.Popen[bytes] | None = None
+    resources = ExitStack()
     try:
-        types = directory / "types"
+        types, reserved = directory / "types", directory / "reserved.json"
         has_pain = _write_types(types)
-        key, api_key = SigningKey.generate(), secrets.token_urlsafe(24)
+        reserved.write_text(json.dumps(RESERVED))
+        key, api_key, billed_key = SigningKey.generate(), _secret(), _secret()
+        account = resources.enter_context(open_account()) if _has_stripe() else None
         settings = {
             "SP_PORT": "0",
             "SP_DATA_DIR": str(directory / "data"),
             "SP_REGISTRY_DIR": str(types),
             "SP_PRIVATE_KEY_B64": key.seed_b64,
-            "SP_API_KEYS": json.dumps({api_key: {"tenant": TENANT}}),
+            "SP_API_KEYS": json.dumps(
+                {api_key: {"tenant": TENANT}, billed_key: {"tenant": BILLED_TENANT}}
+            ),
             "SP_ISSUER": "signet-demo",
             "SP_LOG_LEVEL": "warning",
+            "SP_RESERVED_CONFIG": str(reserved),
         }
+        if account is not None:
+            settings |= {
+                "SP_STRIPE_API_KEY": account.key,
+                "SP_STRIPE_BASE_URL": account.url,
+                "SP_STRIPE_DELAY_SECONDS": "0",
+            }
         log = directory / "gateway.log"
         with log.open("wb") as output:
             gateway = subprocess.Popen(  # noqa: S603 - our own command
@@ -149,15 +183,35 @@ def open_stage(page: Page) -> Generator[Stage]:
             address=(host, int(port)),
             url=url,
             api_key=api_key,
+            billed_key=billed_key,
             kid=key.kid,
             has_pain=has_pain,
+            settings=settings,
+            account=account,
         )
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it
         if gateway is not None:
             _stop(gateway)
+        resources.close()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _expected(answer: Answer, status: int) -> Answer:
+    if answer.status != status:
+        said = answer.body[:500].decode(errors="replace")
+        raise CommandFailed(f"expected {status}, and the gateway said {answer.status}: {said}")
+    return answer
+
+
+def _secret() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def _has_stripe() -> bool:
+    """Whether the gateway can speak to Stripe here, which the extra `stripe` makes it do."""
+    return find_spec("stripe") is not None and find_spec("httpx") is not None
 
 
 def _signet(*arguments: str) -> Sequence[str]:
