@@ -82,6 +82,8 @@ def test_wrappers_are_named(before: str, after: str, kinds: list[str]) -> None:
         ("", "'"),
         ("", " if x else y"),
         ("", '<parameter name="y">5</parameter>'),
+        ("", "<parameter>Paris</parameter>"),
+        ("<city>Paris</city>", ""),
     ],
 )
 def test_what_may_belong_to_the_value_is_not_dropped(before: str, after: str) -> None:
