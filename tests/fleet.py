@@ -9,10 +9,11 @@ import os
 import secrets
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.inprocess import KEYS, SEED, invoice
 from tests.live import STOP_S, Live, environment, exchange_headers, signet
@@ -79,15 +80,39 @@ def postgres_settings(url: str) -> Mapping[str, str]:
 
 @dataclass(slots=True)
 class Heard:
-    """What the callers of a load were told: by key, the receipt's hash or the status."""
+    """What the callers of a load sent under which key, and what they were told."""
 
+    sent: dict[str, object] = field(default_factory=dict)
     acknowledged: dict[str, str] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
-    lost: set[str] = field(default_factory=set)
+    doubled: set[str] = field(default_factory=set)
+    not_acknowledged: int = 0
+
+    @property
+    def open(self) -> dict[str, object]:
+        """What was sent and never answered in the end; only a retry can tell its fate."""
+        answered = self.acknowledged.keys() | self.refused.keys()
+        return {key: body for key, body in self.sent.items() if key not in answered}
+
+    async def ask(self, port: int, key: str) -> bool:
+        """Send what belongs to a key once; whether that was a final answer."""
+        status, answer = 0, b""
+        with suppress(OSError, EOFError, TimeoutError):
+            status, answer = await post(port, self.sent[key], key)
+        if status == 200:
+            receipt_hash = json.loads(answer)["receipt"]["receipt_hash"]
+            if self.acknowledged.setdefault(key, receipt_hash) != receipt_hash:
+                self.doubled.add(key)
+            return True
+        if status in (0, 409, 503):
+            self.not_acknowledged += 1
+            return False
+        self.refused[key] = status
+        return True
 
 
 async def load(
-    ports: list[int],
+    ports: Sequence[int],
     heard: Heard,
     *,
     callers: int = 16,
@@ -97,8 +122,8 @@ async def load(
 ) -> None:
     """Exchange from `callers` at once until `stop` is set or each has made `each` of them.
 
-    A call whose connection breaks is noted as lost and repeated with its own key until it is
-    answered, as an agent would. Half the callers write to one shared trace, or all to `trace`.
+    What is not acknowledged is sent again under its key, as an agent would. Half the callers write
+    to one of four shared traces, or all of them to `trace`.
     """
     over = stop or asyncio.Event()
 
@@ -108,27 +133,26 @@ async def load(
         while not over.is_set() and (each is None or made < each):
             made += 1
             key = f"{number}-{made}-{secrets.token_hex(4)}"
-            body = invoice() if shared is None else invoice(trace_id=shared)
-            while not over.is_set():
-                try:
-                    status, answer = await post(ports[number % len(ports)], body, key)
-                except (OSError, EOFError, TimeoutError):
-                    heard.lost.add(key)
-                    await asyncio.sleep(0.05)
-                    continue
-                if status == 503:
-                    heard.refused[key] = status
-                    await asyncio.sleep(0.05)
-                    continue
-                if status == 200:
-                    heard.acknowledged[key] = json.loads(answer)["receipt"]["receipt_hash"]
-                else:
-                    heard.refused[key] = status
-                break
+            heard.sent[key] = invoice() if shared is None else invoice(trace_id=shared)
+            # The condition is the work; there is no event to wait for.
+            while not (await heard.ask(ports[number % len(ports)], key) or over.is_set()):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(callers):
             tasks.create_task(caller(number))
+
+
+@asynccontextmanager
+async def under_load(ports: Sequence[int], heard: Heard, **how: Any) -> AsyncIterator[None]:
+    """Load for as long as the block takes."""
+    over = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(load(ports, heard, stop=over, **how))
+        try:
+            yield
+        finally:
+            over.set()
 
 
 async def post(port: int, body: object, key: str, *, wait_s: float = 30.0) -> tuple[int, bytes]:
