@@ -1,1 +1,1 @@
-"""The rules of Signet: pure functions and frozen values, no I/O, no clock, no dice, no framework."""
+"""The rules of Signet: pure functions, frozen values; no I/O, clock, dice or framework."""
