@@ -17,6 +17,7 @@ from signet.core.toolcalls import EmbeddedText
 from signet.receipts.canonical import Json, normalize, parse
 from signet.receipts.errors import ReceiptError
 
+_MAX_LISTED: Final = 32  # a hostile payload has thousands, and a receipt stays small
 _GRADES: Final[Sequence[Grade]] = ("lossless", "coercion", "structural")
 
 
@@ -88,14 +89,17 @@ def receipted(read: Sequence[Read]) -> dict[str, Json] | None:
     repaired = [(r.embedded.pointer, r.repaired) for r in read if r.repaired is not None]
     if not repaired:
         return None
-    return {
+    told: dict[str, Json] = {
         "method": "heuristic",
         "grade": max((mended.grade for _, mended in repaired), key=_GRADES.index),
         "texts": [
             {"pointer": pointer, "grade": mended.grade, "edits": mended.listing()}
-            for pointer, mended in repaired
+            for pointer, mended in repaired[:_MAX_LISTED]
         ],
     }
+    if len(repaired) > _MAX_LISTED:
+        told["texts_not_listed"] = len(repaired) - _MAX_LISTED
+    return told
 
 
 def _fault(embedded: EmbeddedText, error: ReceiptError) -> Fault:

@@ -100,15 +100,18 @@ def check_input(sheet: Sheet) -> Refusal | None:
 def read_arguments(sheet: Sheet, max_depth: int) -> None:
     """Read the JSON texts inside the payload; what cannot be read is left to the fallback."""
     nfc = sheet.call.subject.canon_profile == "nfc+jcs"
-    sheet.parsed = sheet.payload
     read: list[Read] = []
     for embedded in _route(sheet).embedded_texts(sheet.payload):
         result = read_text(embedded, max_depth=max_depth, nfc=nfc)
         if isinstance(result, Broken):
             sheet.broken.append(result)
-            continue
-        read.append(result)
-        sheet.put(result, text=result.repaired.text if result.repaired else None)
+        else:
+            read.append(result)
+    # All at once: each call copies the arrays on the way, and a hostile one is long.
+    sheet.parsed = with_parsed(sheet.payload, {r.embedded.pointer: r.value for r in read})
+    mended = {r.embedded.pointer: r.repaired.text for r in read if r.repaired is not None}
+    if mended:
+        sheet.payload = with_parsed(sheet.payload, mended)
     repaired = receipted(read)
     if repaired is not None:
         sheet.members["repair"] = repaired
