@@ -31,6 +31,10 @@ from signet.core.pricing import (
     settled,
     total_amount,
 )
+from signet.gateway import metering, statements
+from signet.receipts import statement
+from signet.storage import billing as stored
+from signet.storage import outbox
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = (ROOT / "reserved.json.example").read_bytes()
@@ -476,7 +480,11 @@ def test_one_meter_may_serve_two_customers() -> None:
     assert len(plans) == 2
 
 
-@pytest.mark.parametrize("module", [pricing, billing], ids=["pricing", "billing"])
+@pytest.mark.parametrize(
+    "module",
+    [pricing, billing, metering, statements, outbox, stored, statement],
+    ids=lambda module: str(module.__name__),
+)
 def test_no_float_is_on_the_path(module: ModuleType) -> None:
     """The modules of money hold no float literal, no float() and no true division."""
     source = Path(str(module.__file__)).read_text()
