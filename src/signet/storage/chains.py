@@ -133,7 +133,7 @@ async def metered_page(
             WHERE tenant = :tenant AND period = :period AND id > :after AND id <= :upto
                 AND (vex_units > 0 OR fu_tokens > 0)
             ORDER BY id LIMIT :limit
-        ) AS page
+        ) AS metered
         """,
         tenant=month.tenant,
         period=month.period,
