@@ -1,0 +1,84 @@
+"""Which policy holds for whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from signet.core.ids import TenantId
+from signet.core.tenant import Keyring, Principal, read_keyring
+from signet.egress import Policy, PolicyInvalid, Request, parse_target
+from signet.gateway.policies import Policies
+
+KEYRING = read_keyring(
+    {
+        "plain": {"tenant": "plain"},
+        "wide": {"tenant": "wide", "allowlist": ["tenant.example"]},
+        "narrow": {
+            "tenant": "wide",
+            "allowlist": ["tenant.example"],
+            "key_allowlist": ["tenant.example", "elsewhere.example"],
+        },
+        "none": {"tenant": "plain", "key_allowlist": []},
+    }
+)
+
+
+def _policies(keyring: Keyring = KEYRING, **mode: str) -> Policies:
+    everyone = Policy.parse(["all.example"], **mode)  # type: ignore[arg-type]
+    return Policies(everyone, keyring.principals.values())
+
+
+def _principal(key: str) -> Principal:
+    found = KEYRING.find(key.encode())
+    assert found is not None
+    return found
+
+
+def _allows(policy: Policy) -> set[str]:
+    hosts = ("all.example", "tenant.example", "elsewhere.example")
+    return {
+        host for host in hosts if policy.decide(parse_target(f"https://{host}/"), Request()).allowed
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "allowed"),
+    [
+        ("plain", {"all.example"}),
+        ("wide", {"all.example", "tenant.example"}),
+        ("narrow", {"tenant.example"}),
+        ("none", set[str]()),
+    ],
+)
+def test_lists_extend_and_keys_narrow(key: str, allowed: set[str]) -> None:
+    """A tenant's list adds to everyone's; a key's takes away and never adds."""
+    assert _allows(_policies().of(_principal(key))) == allowed
+
+
+def test_a_tenant_has_a_policy_without_a_key() -> None:
+    """What recovery may do is the tenant's, whichever key had called."""
+    policies = _policies()
+    assert _allows(policies.of_tenant(TenantId("wide"))) == {"all.example", "tenant.example"}
+    assert _allows(policies.of_tenant(TenantId("plain"))) == {"all.example"}
+    assert _allows(policies.of_tenant(TenantId("gone"))) == {"all.example"}
+
+
+def test_the_mode_is_everyone_s() -> None:
+    """No tenant's own list turns report mode into another."""
+    policies = _policies(mode="report")
+    for key in ("plain", "wide", "narrow", "none"):
+        assert policies.of(_principal(key)).mode == "report"
+
+
+def test_a_bad_entry_is_found_at_the_start() -> None:
+    """Not at the first call that meets it."""
+    for member in ("allowlist", "key_allowlist"):
+        keyring = read_keyring({"k": {"tenant": "a", member: ["not a host"]}})
+        with pytest.raises(PolicyInvalid):
+            _policies(keyring)
+
+
+def test_policies_are_parsed_once() -> None:
+    """Keys of one tenant share its policy, and so its hash."""
+    policies = _policies()
+    assert policies.of(_principal("wide")) is policies.of_tenant(TenantId("wide"))
