@@ -64,6 +64,20 @@ async def test_all_or_nothing(db: Database) -> None:
     assert await db.read_current(kids) == []
 
 
+async def test_half_a_unit_is_undone_among_neighbours(db: Database) -> None:
+    """A unit that fails after a write leaves nothing, though its neighbours are committed."""
+
+    async def half(tx: Tx) -> None:
+        await put(tx, "half")
+        raise LookupError("changed its mind")
+
+    results = await asyncio.gather(
+        db.transact(put, "a"), db.transact(half), db.transact(put, "b"), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [str, LookupError, str]
+    assert await db.read_current(kids) == ["a", "b"]
+
+
 async def test_a_reader_cannot_write(db: Database) -> None:
     """A read transaction refuses to write even where types are ignored."""
     with pytest.raises((StorageError, AttributeError)):

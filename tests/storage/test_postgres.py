@@ -9,11 +9,19 @@ from dataclasses import replace
 
 import pytest
 from tests.postgres import Postgres, cluster
-from tests.storage.ledger import commit, count, hashes, pending, receipts_of
+from tests.storage.ledger import commit, count, hashes, pending, receipts_of, seal
 
 from signet.storage.config import PostgresConfig
 from signet.storage.errors import Raced, StorageBusy, StorageError, StorageUnavailable
-from signet.storage.exchanges import Committed, Replay, Result
+from signet.storage.exchanges import (
+    Committed,
+    Head,
+    PendingExchange,
+    Replay,
+    Result,
+    Sealed,
+    commit_exchanges,
+)
 from signet.storage.postgres import PostgresDatabase, open_postgres
 from signet.storage.tx import ReadTx, Tx
 from signet.storage.usage import settled
@@ -23,8 +31,8 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def config(postgres: Postgres) -> PostgresConfig:
-    """An empty database, and little patience."""
-    return PostgresConfig(url=postgres.url(postgres.empty_database()), lock_s=0.3, connect_s=3)
+    """An empty database."""
+    return PostgresConfig(url=postgres.url(postgres.empty_database()), connect_s=3)
 
 
 @pytest.fixture
@@ -92,13 +100,7 @@ async def test_deadlock_is_repeated(db: PostgresDatabase) -> None:
             await tx.execute("UPDATE signing_keys SET nbf_us = 1 WHERE kid = :kid", kid=kid)
             await tx.one(str, "SELECT CAST(pg_sleep(0.1) AS TEXT)")
 
-    patient = PostgresDatabase(
-        replace(db._config, lock_s=10),  # pyright: ignore
-        db.schema_version,
-        db._pool,  # pyright: ignore
-        None,
-    )
-    await asyncio.gather(patient.transact(cross, "a", "b"), patient.transact(cross, "b", "a"))
+    await asyncio.gather(db.transact(cross, "a", "b"), db.transact(cross, "b", "a"))
     assert len(runs) == 3
 
 
@@ -122,9 +124,8 @@ async def _keys(tx: ReadTx) -> int | None:
     return await tx.one(int, "SELECT count(*) FROM signing_keys")
 
 
-async def test_row_locked_too_long(postgres: Postgres, db: PostgresDatabase) -> None:
+async def test_row_locked_too_long(config: PostgresConfig) -> None:
     """A row that stays locked beyond the limit is "busy", and the connection is usable again."""
-    await db.transact(insert, "a")
 
     async def hold(tx: Tx, held: asyncio.Event) -> None:
         await tx.execute("UPDATE signing_keys SET nbf_us = 1")
@@ -135,12 +136,14 @@ async def test_row_locked_too_long(postgres: Postgres, db: PostgresDatabase) -> 
         await tx.execute("UPDATE signing_keys SET nbf_us = 2")
 
     held = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(db.transact(hold, held))
-        await held.wait()
-        with pytest.raises(StorageBusy):
-            await db.transact(touch)
-    await db.transact(touch)
+    async with open_postgres(replace(config, lock_s=0.3)) as db:
+        await db.transact(insert, "a")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(db.transact(hold, held))
+            await held.wait()
+            with pytest.raises(StorageBusy):
+                await db.transact(touch)
+        await db.transact(touch)
 
 
 async def test_concurrent_batches_on_one_trace(db: PostgresDatabase) -> None:
@@ -151,6 +154,23 @@ async def test_concurrent_batches_on_one_trace(db: PostgresDatabase) -> None:
     results: list[list[Result]] = await asyncio.gather(*batches)
     assert len({hashes(batch)[0] for batch in results}) == 1
     assert len(await receipts_of(db, "trace-1")) == 41
+
+
+async def test_batches_queue_for_a_hot_trace(db: PostgresDatabase) -> None:
+    """Batches that meet on an existing trace wait for each other instead of doing it again."""
+    await commit(db, pending("first"))
+    sealed: list[str] = []
+
+    def noting(item: PendingExchange, last: Head | None) -> Sealed:
+        result = seal(item, last)
+        sealed.append(result.receipt_hash)
+        return result
+
+    await asyncio.gather(
+        *(db.transact(commit_exchanges, [pending(f"b{n}")], noting) for n in range(20))
+    )
+    assert len(await receipts_of(db, "trace-1")) == 21
+    assert len(sealed) == 20
 
 
 async def test_followers_never_miss_a_late_commit(db: PostgresDatabase) -> None:

@@ -15,7 +15,7 @@ from tests.storage.ledger import TENANT, commit, count, hashes, pending, receipt
 from signet.storage.committer import open_committer
 from signet.storage.config import SqliteConfig
 from signet.storage.errors import StorageBusy, StorageError, StorageUnavailable
-from signet.storage.exchanges import Committed, Replay
+from signet.storage.exchanges import Committed, Replay, commit_exchanges
 from signet.storage.receipts import erase_payload
 from signet.storage.sqlite import open_sqlite
 from signet.storage.tx import Tx
@@ -130,6 +130,22 @@ async def test_full_disk_voids_the_whole_group(config: SqliteConfig) -> None:
         assert {type(result) for result in results} == {StorageUnavailable}
         db._writer.pragma("max_page_count", 2**31)  # pyright: ignore
         await db.transact(small, "a")
+
+
+async def test_storage_failure_in_one_unit_voids_the_group(config: SqliteConfig) -> None:
+    """Once the disk has failed under a unit, no neighbour of its group is acknowledged."""
+
+    async def fails(tx: Tx) -> None:
+        await commit_exchanges(tx, [pending("b")], seal)
+        raise StorageUnavailable("The disk failed.")
+
+    async with open_sqlite(config) as db:
+        results = await asyncio.gather(
+            commit(db, pending("a")), db.transact(fails), return_exceptions=True
+        )
+        assert {type(result) for result in results} == {StorageUnavailable}
+        assert await db.read_current(count) == 0
+        await commit(db, pending("a"))
 
 
 @contextlib.contextmanager
