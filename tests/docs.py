@@ -22,7 +22,8 @@ from signet.api.problems import PROBLEMS
 from signet.cli.exits import MEANINGS
 from signet.cli.main import COMMANDS, command_parser, overview
 from signet.settings import Declared, Settings
-from signet.telemetry.metrics import Metrics
+from signet.telemetry.metrics import RENAMED, Metrics
+from signet.telemetry.vitals import Vitals
 
 ROOT: Final = Path(__file__).parents[1]
 DOCS: Final = ROOT / "docs"
@@ -72,6 +73,15 @@ def metrics() -> str:
             labels = ", ".join(f"`{label}`" for label in metric._labelnames)
             shown = f"{name}_total" if kind == "counter" else name
             rows.append(f"| `{shown}` | {kind} | {labels} | {_cell(metric._documentation)} |")
+    rows += [
+        f"| `signet_{told.name}` | gauge |  | {_cell(told.metadata['doc'])} |"
+        for told in fields(Vitals)
+    ]
+    rows.append("| `signet_database_up` | gauge |  | Whether the database answered this scrape |")
+    rows += [
+        f"| `{old}` | histogram | {'`phase`' if 'phase' in old else ''} | Older name of `{new}` |"
+        for old, new in RENAMED.items()
+    ]
     return "\n".join([*rows[:2], *sorted(rows[2:])]) + "\n"
 
 

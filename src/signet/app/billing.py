@@ -253,14 +253,17 @@ class _Observer:
         if band.item is not None:
             self.metrics.billing_enqueued.labels(meter).inc(units)
         if band.number > 0:
-            self.metrics.overage_charges.labels(tenant, meter, str(band.number)).inc(units)
+            self.metrics.overage_charges.labels(
+                self.metrics.tenant(tenant), meter, str(band.number)
+            ).inc(units)
 
 
 def tell_reserved(metrics: Metrics, plans: Plans) -> None:
     """Show the reserve of every plan in force."""
     for plan in plans.in_force():
-        metrics.reserved_capacity.labels(plan.tenant, "vex").set(plan.vex.reserved)
-        metrics.reserved_capacity.labels(plan.tenant, "fu").set(plan.fu.reserved)
+        tenant = metrics.tenant(plan.tenant)
+        metrics.reserved_capacity.labels(tenant, "vex").set(plan.vex.reserved)
+        metrics.reserved_capacity.labels(tenant, "fu").set(plan.fu.reserved)
 
 
 def _tell_answer(metrics: Metrics, answer: Answer) -> None:

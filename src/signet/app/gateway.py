@@ -19,6 +19,7 @@ from signet.api.routes import exchange, probes, receipts, usage
 from signet.api.server import build_api
 from signet.app.billing import open_billing
 from signet.app.documents import registry_documents
+from signet.app.measuring import BatchWatch, exposition, measured, self_watch, timed_seal
 from signet.app.outside import (
     egress_client,
     egress_policies,
@@ -105,7 +106,9 @@ async def open_gateway(
     claims = Claims(owner=this_process(), lease_us=int((work_s + lease_more_s) * 1_000_000))
     async with (
         open_database(storage_config(settings)) as database,
-        open_committer(database, sealer) as committer,
+        open_committer(
+            database, timed_seal(sealer, metrics), watch=BatchWatch(metrics)
+        ) as committer,
         JSONataPool() as mappings,
         sender or egress_client(settings) as sending,
         _closing(provider),
@@ -138,6 +141,7 @@ async def open_gateway(
                     monotonic=time.monotonic,
                     webhook_key=signing_webhooks,
                 ),
+                metrics=metrics,
                 max_depth=settings.exchange.max_depth,
             ),
             database=database,
@@ -207,7 +211,7 @@ async def open_gateway(
                 version=__version__,
                 now_us=_now_us,
                 readiness=readiness,
-                metrics=metrics,
+                exposition=lambda: exposition(metrics, database),
                 metrics_token=settings.telemetry.metrics_token,
             ),
         ]
@@ -224,7 +228,9 @@ async def open_gateway(
             Worker(name="holds", work=recovery.settle_holds, every_s=10.0),
             Worker(name="chains", work=chain_check.run_once, every_s=1.0),
         )
-        async with running((*workers, *billing.workers), log):
+        watching = self_watch(metrics, committer, settings.storage.data_dir)
+        busy = (*measured((*workers, *billing.workers), metrics), *watching)
+        async with running(busy, log):
             yield gateway
 
 

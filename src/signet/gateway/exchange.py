@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Final, assert_never
 
 from signet.core.errors import Fault
@@ -99,11 +100,13 @@ class Exchanges:
     async def _commit(self, call: Call, decision: Decision) -> Answered | NotAccepted:
         """Write the decision down and tell what came of it."""
         draft = Draft(subject=call.subject, decision=decision)
+        started = perf_counter()
         if decision.fence is None:
             expected = call.envelope.expected_prev
             result = await self.committer.commit(pending(draft, expected=expected))
         else:
             result = await self._commit_patiently(pending(draft, expected="any"))
+        self.metrics.phases["commit"].observe(perf_counter() - started)
         if isinstance(result, stored.FenceLost):
             result = await self._resolve(draft)
         if decision.outcome is Outcome.DENIED and _was_let_out(result):

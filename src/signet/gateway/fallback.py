@@ -83,13 +83,18 @@ class Fallback:
         if not isinstance(permit, _Permit):
             return permit
         sheet.fence = permit.fence
-        answer = await provider.arepair_with_tokens(
-            embedded.text, schema, output_cap=permit.output_cap
-        )
+        with self.metrics.fallback_seconds.time():
+            answer = await provider.arepair_with_tokens(
+                embedded.text, schema, output_cap=permit.output_cap
+            )
         await self.database.transact(_settle, permit.holds, answer.fu_tokens, answer.estimated)
         self.metrics.fallbacks.inc()
+        if answer.estimated:
+            self.metrics.fallback_estimated.inc()
         sheet.fu_tokens += answer.fu_tokens
         mended = self._guarded(sheet, embedded, answer)
+        result = "accepted" if isinstance(mended, Read) else mended.reason or mended.code
+        self.metrics.fallback_answers.labels(result).inc()
         sheet.members["repair"] = _receipted(embedded, answer, accepted=isinstance(mended, Read))
         if isinstance(mended, Refusal):
             return mended

@@ -142,6 +142,8 @@ class Forwarder:
         self.metrics.forward_seconds.observe(outcome.timing.total_s)
         if outcome.timing.dns_s is not None:
             self.metrics.dns_seconds.observe(outcome.timing.dns_s)
+        if isinstance(outcome, Responded):
+            self.metrics.response_bytes.observe(outcome.response_size)
         if isinstance(outcome, Indeterminate) and outcome.code in _CUT_SHORT:
             self.metrics.responses_truncated.inc()
 

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
 
 from signet.storage.database import Database
 from signet.storage.errors import StorageBusy, StorageError, StorageUnavailable
@@ -24,14 +26,29 @@ class _Waiting:
     answer: asyncio.Future[Result]
 
 
+class Watch(Protocol):
+    """Hears how each batch ended; it must not raise."""
+
+    def committed(self, exchanges: int, seconds: float) -> None:
+        """So many exchanges became durable together, in so much time."""
+        ...
+
+    def failed(self, code: str) -> None:
+        """A batch was not confirmed."""
+        ...
+
+
 class Committer:
     """Takes one exchange at a time from any number of callers."""
 
-    def __init__(self, db: Database, seal: Seal, *, max_batch: int, queue_limit: int) -> None:
+    def __init__(
+        self, db: Database, seal: Seal, *, max_batch: int, queue_limit: int, watch: Watch | None
+    ) -> None:
         self._db = db
         self._seal = seal
         self._max_batch = max_batch
         self._queue_limit = queue_limit
+        self._watch = watch
         self._shard = secrets.randbelow(_USAGE_SHARDS) if db.kind == "postgres" else 0
         self._waiting: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
@@ -80,12 +97,15 @@ class Committer:
         self._wake.set()
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
+        started = perf_counter()
         try:
             results = await self._db.transact(
                 commit_exchanges, [item.pending for item in batch], self._seal, shard=self._shard
             )
         except (StorageUnavailable, StorageBusy) as error:
             # Nobody's fault in particular, so trying the halves would only repeat it.
+            if self._watch is not None:
+                self._watch.failed(error.code)
             _refuse(batch, error)
         except Exception as error:
             if len(batch) == 1:
@@ -100,6 +120,8 @@ class Committer:
             _refuse(batch, StorageUnavailable("The committer was interrupted."))
             raise
         else:
+            if self._watch is not None:
+                self._watch.committed(len(batch), perf_counter() - started)
             for item, result in zip(batch, results, strict=True):
                 if not item.answer.done():  # its caller may have been cancelled
                     item.answer.set_result(result)
@@ -113,10 +135,15 @@ def _refuse(batch: Sequence[_Waiting] | deque[_Waiting], error: StorageError) ->
 
 @asynccontextmanager
 async def open_committer(
-    db: Database, seal: Seal, *, max_batch: int = 128, queue_limit: int = 4096
+    db: Database,
+    seal: Seal,
+    *,
+    max_batch: int = 128,
+    queue_limit: int = 4096,
+    watch: Watch | None = None,
 ) -> AsyncGenerator[Committer, None]:
     """Batch exchanges onto `db` until the block ends; what waits then is still committed."""
-    committer = Committer(db, seal, max_batch=max_batch, queue_limit=queue_limit)
+    committer = Committer(db, seal, max_batch=max_batch, queue_limit=queue_limit, watch=watch)
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(committer.run())

@@ -1,15 +1,17 @@
 """The gateway's metrics, by name, in one place (Prometheus exposition format).
 
-Label sets are closed: no host, path, trace or key ever becomes a label. A `Metrics` is built
-once by `app` with its own registry and handed down; nothing is global but where values live:
-processes that share a port keep theirs in files of one directory, and each of them tells the sum.
+Label sets are closed: no host, path, trace or key ever becomes a label, and of tenants a bounded
+number. A `Metrics` is built once by `app` with its own registry and handed down; nothing is global
+but where values live: processes that share a port keep theirs in files of one directory, and each
+of them tells the sum. What only the database knows is read when somebody asks (`Vitals`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import ClassVar, Final, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import ClassVar, Final, Literal, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,6 +23,13 @@ from prometheus_client import (
     multiprocess,
     values,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from signet.telemetry.tally import Tally
+from signet.telemetry.vitals import Vitals
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -28,6 +37,19 @@ _BUCKETS_S: Final[Sequence[float]] = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
+_BATCHES: Final[Sequence[float]] = (1, 2, 4, 8, 16, 32, 64, 128)
+_BYTES: Final[Sequence[float]] = tuple(4.0**power for power in range(3, 11))  # 64 bytes to 1 MiB
+_MOST_TENANTS: Final = 1000
+_OTHER: Final = "_other"
+
+Phase = Literal["understand", "fallback", "map", "decide", "forward", "commit"]
+"""What an exchange spends its time on. One that has nothing to mend or send skips those two."""
+
+RENAMED: Final[Mapping[str, str]] = {
+    "signet_exchange_total_latency_seconds": "signet_exchange_seconds",
+    "signet_exchange_phase_latency_seconds": "signet_exchange_phase_seconds",
+}
+"""Names that older dashboards ask for, each with the family that it shows once more."""
 
 
 def share_metrics(slot: int, directory: str) -> None:
@@ -51,9 +73,11 @@ class Metrics:
 
     shared_in: ClassVar[str | None] = None
 
-    def __init__(self) -> None:
+    def __init__(self, *, most_tenants: int = _MOST_TENANTS) -> None:
         disable_created_metrics()  # one more series for each counter, which nobody asked for
         self.registry = CollectorRegistry(auto_describe=True)
+        self._tenants: set[str] = set()
+        self._most_tenants = most_tenants
         self.exchanges = self._counter(
             "signet_exchanges_total", "Accepted exchanges, by outcome.", "outcome"
         )
@@ -149,6 +173,72 @@ class Metrics:
         self.exchange_seconds = self._histogram(
             "signet_exchange_seconds", "Whole exchanges, from the body to the answer."
         )
+        self.phase_seconds = self._histogram(
+            "signet_exchange_phase_seconds", "The phases of exchanges, each by itself.", "phase"
+        )
+        self.seal_seconds = self._histogram(
+            "signet_seal_seconds", "Building, hashing and signing one receipt."
+        )
+        self.whole = Tally(self.exchange_seconds)
+        self.sealing = Tally(self.seal_seconds)
+        self.phases: Mapping[Phase, Tally] = {
+            phase: Tally(self.phase_seconds.labels(phase)) for phase in get_args(Phase)
+        }
+        self.commit_seconds = self._histogram(
+            "signet_commit_seconds", "Whole transactions that commit a batch of exchanges."
+        )
+        self.commit_exchanges = self._histogram(
+            "signet_commit_batch_exchanges", "Exchanges committed together.", buckets=_BATCHES
+        )
+        self.commit_failures = self._counter(
+            "signet_commit_failures_total",
+            "Batches whose commit was not confirmed, by code.",
+            "code",
+        )
+        self.commit_waiting = self._gauge(
+            "signet_commit_waiting_exchanges", "Exchanges that wait for the next batch."
+        )
+        self.fallback_seconds = self._histogram(
+            "signet_fallback_seconds", "Whole calls to the LLM, from the request to the answer."
+        )
+        self.fallback_answers = self._counter(
+            "signet_fallback_answers_total",
+            "What the LLM answered, by what became of it.",
+            "result",
+        )
+        self.fallback_estimated = self._counter(
+            "signet_fallback_estimated_total", "Calls whose tokens were estimated, not reported."
+        )
+        self.response_bytes = self._histogram(
+            "signet_forward_response_bytes", "Answers of destinations.", buckets=_BYTES
+        )
+        self.loop_lag_seconds = self._histogram(
+            "signet_event_loop_lag_seconds", "How much later than asked a timer came, ten a second."
+        )
+        self.worker_runs = self._counter(
+            "signet_worker_runs_total", "Runs of background work, by result.", "worker", "result"
+        )
+        self.worker_succeeded = self._gauge(
+            "signet_worker_success_timestamp_seconds",
+            "When background work last ended without a failure.",
+            "worker",
+            among="livemostrecent",
+        )
+        self.processes = self._gauge("signet_processes", "Processes that serve.")
+        self.resident_bytes = self._gauge(
+            "signet_resident_memory_bytes", "Memory in use, of all processes that serve."
+        )
+        self.open_files = self._gauge(
+            "signet_open_files", "Open files and sockets, of all processes that serve."
+        )
+        self.disk_free_bytes = self._gauge(
+            "signet_disk_free_bytes",
+            "What is left on the file system of SP_DATA_DIR.",
+            among="livemostrecent",
+        )
+        self.scrape_failures = self._counter(
+            "signet_vitals_failures_total", "Scrapes that the database did not answer in time."
+        )
         self.build = self._gauge(
             "signet_build_info",
             "Constant 1; the version is in the label.",
@@ -174,6 +264,22 @@ class Metrics:
         if reason == "semantic_violation":
             self.semantic_violations.inc()
 
+    def tenant(self, tenant: str) -> str:
+        """Return the label of `tenant`: itself for the first ones seen, then `_other` for all.
+
+        A counter may add up under `_other`; of a gauge there it is the last one that was set.
+        """
+        if tenant not in self._tenants:
+            if len(self._tenants) >= self._most_tenants:
+                return _OTHER
+            self._tenants.add(tenant)
+        return tenant
+
+    def pour(self) -> None:
+        """Add up what the hot path has left to be added up."""
+        for tally in (self.whole, self.sealing, *self.phases.values()):
+            tally.pour()
+
     def _counter(self, name: str, doc: str, *labels: str) -> Counter:
         return Counter(name, doc, labels, registry=self.registry)
 
@@ -187,13 +293,54 @@ class Metrics:
         """Declare a gauge; `among` says what several processes have together."""
         return Gauge(name, doc, labels, registry=self.registry, multiprocess_mode=among)
 
-    def _histogram(self, name: str, doc: str, *labels: str) -> Histogram:
-        return Histogram(name, doc, labels, registry=self.registry, buckets=_BUCKETS_S)
+    def _histogram(
+        self, name: str, doc: str, *labels: str, buckets: Sequence[float] = _BUCKETS_S
+    ) -> Histogram:
+        return Histogram(name, doc, labels, registry=self.registry, buckets=buckets)
 
-    def exposition(self) -> bytes:
-        """Return all families as text, summed over the processes that share them."""
-        if self.shared_in is None:
-            return generate_latest(self.registry)
+    def exposition(self, vitals: Vitals | None = None) -> bytes:
+        """Return all families as text, summed over the processes that share them.
+
+        Without `vitals` the families that only the database knows are absent, which an alert sees;
+        `signet_database_up` says so in either case.
+        """
+        self.pour()
+        counted = self.registry
+        if self.shared_in is not None:
+            counted = CollectorRegistry()
+            multiprocess.MultiProcessCollector(counted, self.shared_in)
         together = CollectorRegistry()
-        multiprocess.MultiProcessCollector(together, self.shared_in)
+        together.register(_Page([*_with_old_names(counted.collect()), *_told(vitals)]))
         return generate_latest(together)
+
+
+class _Page(Collector):
+    """Hands over what was collected already."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families."""
+        yield from self._families
+
+
+def _with_old_names(families: Iterable[Metric]) -> Iterator[Metric]:
+    old_of = {new: old for old, new in RENAMED.items()}
+    for family in families:
+        yield family
+        if old := old_of.get(family.name):
+            renamed = Metric(old, f"The same as {family.name}.", family.type)
+            renamed.samples = [
+                Sample(old + one.name.removeprefix(family.name), *one[1:]) for one in family.samples
+            ]
+            yield renamed
+
+
+def _told(vitals: Vitals | None) -> Iterator[Metric]:
+    up = "Whether the database answered this scrape."
+    yield GaugeMetricFamily("signet_database_up", up, value=float(vitals is not None))
+    if vitals is not None:
+        for told in fields(vitals):
+            name = f"signet_{told.name}"
+            yield GaugeMetricFamily(name, told.metadata["doc"], value=getattr(vitals, told.name))

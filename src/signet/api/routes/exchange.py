@@ -50,7 +50,7 @@ def operations(
                 retry_after_s=result.retry_after_s,
             )
         if not result.replayed:
-            metrics.exchange_seconds.observe(perf_counter() - started)
+            metrics.whole.observe(perf_counter() - started)
         return _response(result)
 
     return [

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from signet.api import schemas
 from signet.api.operations import Content, Operation, Public, problem_response
 from signet.receipts.receipt import timestamp
-from signet.telemetry.metrics import CONTENT_TYPE, Metrics
+from signet.telemetry.metrics import CONTENT_TYPE
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 """Each component's state; `ok` is ready, anything else says why not."""
@@ -25,7 +25,7 @@ def operations(
     version: str,
     now_us: Callable[[], int],
     readiness: Readiness,
-    metrics: Metrics,
+    exposition: Callable[[], Awaitable[bytes]],
     metrics_token: str | None,
 ) -> list[Operation]:
     """Return the operations of this file."""
@@ -40,10 +40,10 @@ def operations(
         body = orjson.dumps({"ready": ready, "components": components})
         return Response(body, 200 if ready else 503, media_type="application/json")
 
-    async def exposition(request: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         if not _may_read_metrics(request, metrics_token):
             return problem_response("unauthenticated", "send the token of SP_METRICS_TOKEN")
-        return Response(metrics.exposition(), media_type=CONTENT_TYPE)
+        return Response(await exposition(), media_type=CONTENT_TYPE)
 
     ready = Content(doc="Every component is ready.", schema=schemas.READY)
     return [
@@ -71,7 +71,7 @@ def operations(
             path="/metrics",
             name="metrics",
             summary="Prometheus metrics; to loopback, or with SP_METRICS_TOKEN as bearer token.",
-            endpoint=exposition,
+            endpoint=metrics,
             answers={200: Content(doc="All families.", media_type="text/plain")},
             problems=("unauthenticated",),
         ),
