@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.inprocess import SEED, invoice, open_app
+from tests.inprocess import invoice, open_app
 
-from signet import app
 from signet.app import StartRefused, open_gateway
 from signet.core.registry import RegistryInvalid
 from signet.receipts.keys import SigningKey
@@ -22,55 +20,6 @@ pytestmark = pytest.mark.anyio
 
 def _settings(directory: Path, **environ: str) -> Settings:
     return read_settings({"SP_DATA_DIR": str(directory), **environ}).settings
-
-
-class TestSigningKey:
-    """The key that signs receipts."""
-
-    def test_a_key_is_made_once_and_kept(self, tmp_path: Path) -> None:
-        """Without a key in the settings, a file only its owner may read holds one."""
-        directory = tmp_path / "a" / "b"
-        first = app.load_signing_key(_settings(directory))
-        assert app.load_signing_key(_settings(directory)).kid == first.kid
-        assert (directory / "signing-key").stat().st_mode & 0o777 == 0o600
-        assert [path.name for path in directory.iterdir()] == ["signing-key"]
-
-    def test_processes_that_start_at_once_share_it(self, tmp_path: Path) -> None:
-        """Whoever loses the race reads the winner's key."""
-        with ThreadPoolExecutor(16) as pool:
-            keys = pool.map(lambda _: app.load_signing_key(_settings(tmp_path)).kid, range(64))
-            assert len(set(keys)) == 1
-        assert [path.name for path in tmp_path.iterdir()] == ["signing-key"]
-
-    def test_a_key_that_others_can_read_is_refused(self, tmp_path: Path) -> None:
-        """The start says how to mend it."""
-        app.load_signing_key(_settings(tmp_path))
-        (tmp_path / "signing-key").chmod(0o644)
-        with pytest.raises(StartRefused, match="chmod 600"):
-            app.load_signing_key(_settings(tmp_path))
-
-    @pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 43, SEED.encode() + b"AA"])
-    def test_a_spoiled_key_file_is_refused(self, tmp_path: Path, content: bytes) -> None:
-        """A key file that holds no seed names itself and not its content."""
-        path = tmp_path / "signing-key"
-        path.touch(0o600)
-        path.write_bytes(content)
-        with pytest.raises(StartRefused, match="signing-key") as caught:
-            app.load_signing_key(_settings(tmp_path))
-        assert SEED not in str(caught.value)
-
-    def test_the_setting_wins_over_the_file(self, tmp_path: Path) -> None:
-        """A key in the settings makes no file."""
-        key = app.load_signing_key(_settings(tmp_path, SP_PRIVATE_KEY_B64=SEED))
-        assert key.kid == SigningKey.from_b64(SEED).kid
-        assert not list(tmp_path.iterdir())
-
-    def test_forwards_are_signed_by_another_key(self) -> None:
-        """The webhook key is derived, stable, and not the receipt key."""
-        key = SigningKey.from_b64(SEED)
-        derived = app.webhook_key(key).public_key().public_bytes_raw()
-        assert derived == app.webhook_key(SigningKey.from_b64(SEED)).public_key().public_bytes_raw()
-        assert derived != key.public.raw
 
 
 class TestStart:

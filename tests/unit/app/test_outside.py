@@ -1,0 +1,54 @@
+"""What the gateway reaches outside itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from signet.app.outside import egress_policies, fallback_provider, storage_config
+from signet.app.refused import StartRefused
+from signet.settings import read_settings
+from signet.storage.database import PostgresConfig, SqliteConfig
+
+
+def test_the_database_is_where_the_settings_say() -> None:
+    """A file in the data directory, the file of its own setting, or a URL."""
+    settings = read_settings({"SP_DATA_DIR": "/d"}).settings
+    assert storage_config(settings) == SqliteConfig(path=Path("/d/signet.db"))
+    settings = read_settings({"SP_DATA_DIR": "/d", "SP_DB_PATH": "/e/x.db"}).settings
+    assert storage_config(settings) == SqliteConfig(path=Path("/e/x.db"))
+    seed = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+    settings = read_settings(
+        {
+            "SP_STORAGE": "postgres",
+            "SP_POSTGRES_URL": "postgresql://h/d",
+            "SP_PRIVATE_KEY_B64": seed,
+        }
+    ).settings
+    assert storage_config(settings) == PostgresConfig(url="postgresql://h/d")
+
+
+def test_lists_and_destinations_make_one_policy(tmp_path: Path) -> None:
+    """A plain host is a destination's shortest form; a bad entry is named."""
+    path = tmp_path / "destinations.json"
+    path.write_text('[{"host": "b.example", "idempotent": true}]')
+    settings = read_settings(
+        {
+            "SP_HEL_ALLOWLIST": "a.example",
+            "SP_DESTINATIONS": str(path),
+            "SP_API_KEYS": '{"k": {"tenant": "t"}}',
+        }
+    ).settings
+    (principal,) = settings.exchange.api_keys.principals.values()
+    hosts = [d.host for d in egress_policies(settings).of(principal).destinations]
+    assert hosts == ["a.example", "b.example"]
+    path.write_text('[{"host": "b.example", "colour": 1}]')
+    settings = read_settings({"SP_DESTINATIONS": str(path)}).settings
+    with pytest.raises(StartRefused, match=r"b\.example"):
+        egress_policies(settings)
+
+
+def test_no_model_is_asked_unless_one_is_set() -> None:
+    """Without a key and an origin there is no provider."""
+    assert fallback_provider(read_settings({}).settings) is None
