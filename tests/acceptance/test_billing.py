@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 
 LIVES_S = (1.0, 2.5)
 """How long each gateway lives before it is killed; the last one ends the work."""
+FAULTS = "lost,500_taken,reset,429,cut,500,409,503"
+"""What becomes of the first calls of Stripe: each way to fail once, the harmful ones early."""
 
 
 def reserved_capacity(kind: str) -> dict[str, Any]:
@@ -54,7 +56,7 @@ async def test_stripe_holds_what_the_receipts_say(tmp_path: Path, kind: str) -> 
     reserved.write_text(document)
     plan = load_reserved(document)[TenantId("acme")].vex
     heard = Heard()
-    with double("--now", str(int(time.time())), "--faults", "11") as stripe:
+    with double("--now", str(int(time.time())), "--plan", FAULTS) as stripe:
         settings = {
             "SP_RESERVED_CONFIG": str(reserved),
             "SP_STRIPE_API_KEY": "sk_test_double",

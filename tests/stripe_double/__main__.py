@@ -1,6 +1,6 @@
 """Serve a loopback Stripe to other processes: prints its URL, and ends when its input does.
 
-    python -m tests.stripe_double --now SECONDS [--latency S] [--faults SEED]
+    python -m tests.stripe_double --now SECONDS [--latency S] [--faults SEED | --plan FAULT,…]
 
 The account has a customer `cus_acme` and an item of each kind and tier: `si_window_t1`, ….
 `GET /_double` tells what it holds, and how often two calls collided.
@@ -58,6 +58,7 @@ async def serve(args: argparse.Namespace) -> None:
     """Serve until the input ends."""
     double = Told(account(args.now, args.tenants))
     double.latency_s = args.latency
+    double.plan.extend(args.plan)
     if args.faults is not None:
         dice = Random(args.faults)
 
@@ -72,12 +73,21 @@ async def serve(args: argparse.Namespace) -> None:
         await asyncio.to_thread(sys.stdin.read)
 
 
+def planned(text: str) -> tuple[Fault, ...]:
+    """What becomes of the first usage calls, one after the other."""
+    unknown = set(text.split(",")) - set(PASSING)
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no passing fault: {', '.join(sorted(unknown))}")
+    return cast(tuple[Fault, ...], tuple(text.split(",")))
+
+
 def main() -> None:
     """Parse the command line and serve."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--now", type=int, required=True)
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--faults", type=int)
+    parser.add_argument("--plan", type=planned, default=())
     parser.add_argument("--tenants", type=int, default=1)
     assert set(PASSING) <= set(cast(tuple[str, ...], get_args(Fault)))
     asyncio.run(serve(parser.parse_args()))
