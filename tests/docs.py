@@ -16,6 +16,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Final
 
+import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from signet.api.problems import PROBLEMS
@@ -85,6 +86,20 @@ def metrics() -> str:
     return "\n".join([*rows[:2], *sorted(rows[2:])]) + "\n"
 
 
+def alerts() -> str:
+    """Every alert rule."""
+    groups = yaml.safe_load((ROOT / "deploy/prometheus/signet.rules.yml").read_text("utf-8"))
+    rows = ["| alert | severity | what to do |", "|---|---|---|"]
+    rows += [
+        f"| `{rule['alert']}` | {rule['labels']['severity']} |"
+        f" {_cell(rule['annotations']['action'])} |"
+        for group in groups["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    return "\n".join(rows) + "\n"
+
+
 def exits() -> str:
     """Every exit code."""
     rows = ["| code | meaning |", "|---|---|"]
@@ -135,9 +150,11 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "settings": settings,
     "problems": problems,
     "metrics": metrics,
+    "alerts": alerts,
     "exits": exits,
     "commands": commands,
     "guides": lambda: _listed("guide", DOCS),
+    "operations": lambda: _listed("operations", DOCS),
     "references": lambda: _listed("reference", DOCS),
     "decisions": lambda: _listed("adr", DOCS / "adr"),
 }
