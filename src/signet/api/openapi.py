@@ -79,10 +79,10 @@ def _responses(operation: Operation) -> Document:
 
 
 def _success(answer: Content) -> Document:
-    described: Document = {
-        "description": answer.doc,
-        "content": {answer.media_type: {} if answer.schema is None else {"schema": answer.schema}},
-    }
+    content: Document = {answer.media_type: {}, **{kind: {} for kind in answer.also}}
+    if answer.schema is not None:
+        content[answer.media_type] = {"schema": answer.schema}
+    described: Document = {"description": answer.doc, "content": content}
     if answer.headers:
         described["headers"] = {
             name: {"description": doc, "schema": {"type": "string"}}

@@ -32,12 +32,14 @@ class Parameter:
 class Content:
     """The body of a successful answer. `headers` are documented, name to description.
 
+    `also` are media types of the same content in another form, where the caller may choose.
     `links` says what can be asked next: an operation's name to its parameters, each by the runtime
     expression (OpenAPI 3.1 §4.8.20.4) of where this answer holds its value.
     """
 
     doc: str
     media_type: str = "application/json"
+    also: tuple[str, ...] = ()
     schema: Schema | None = None
     headers: Mapping[str, str] | None = None
     links: Mapping[str, Mapping[str, str]] | None = None

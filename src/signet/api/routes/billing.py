@@ -39,7 +39,7 @@ class Plans(Protocol):
         ...
 
 
-_PERIOD_SCHEMA: Final = {"type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$"}
+_PERIOD_SCHEMA: Final = {"type": "string", "pattern": "^20[0-9]{2}-(0[1-9]|1[0-2])$"}
 _PERIOD = Parameter(
     name="period",
     place="path",
@@ -150,7 +150,7 @@ def operations(
                 ),
                 _FORMAT,
             ),
-            answers={200: Content(doc="The preview.", schema=schemas.STATEMENT)},
+            answers={200: Content(doc="The preview.", also=(_CSV,), schema=schemas.STATEMENT)},
             problems=("period_not_found", "usage_unsettled", *reading),
         ),
         Secured(
@@ -171,7 +171,7 @@ def operations(
             endpoint=statement,
             scope=Scope.BILLING_READ,
             parameters=(_PERIOD, _REVISION, _FORMAT),
-            answers={200: Content(doc="The statement.", schema=schemas.STATEMENT)},
+            answers={200: Content(doc="The statement.", also=(_CSV,), schema=schemas.STATEMENT)},
             problems=kept,
         ),
         Secured(
