@@ -187,6 +187,23 @@ class StorageSettings:
         secret=True,
         also=("DATABASE_URL",),
     )
+    postgres_replica_url: str | None = _setting(
+        "SP_POSTGRES_REPLICA_URL",
+        _text,
+        None,
+        "Hot standbys for reads that decide nothing.",
+        secret=True,
+        shown="none",
+    )
+    postgres_pool_size: int = _setting(
+        "SP_POSTGRES_POOL_SIZE", _whole(1, 200), 10, "Connections each process may open."
+    )
+    postgres_statement_cache: int = _setting(
+        "SP_POSTGRES_STATEMENT_CACHE",
+        _whole(0, 10_000),
+        100,
+        "Prepared statements kept on a connection; 0 behind a pooler in transaction mode.",
+    )
     answer_retention_s: int = _setting(
         "SP_ANSWER_RETENTION_SECONDS",
         _whole(86_400, 366 * 86_400),

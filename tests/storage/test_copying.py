@@ -8,9 +8,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from tests.fleet import postgres_settings
-from tests.inprocess import SEED, invoice, open_app
-from tests.live import run_signet
 from tests.postgres import Postgres
 from tests.storage.ledger import commit, count, pending, receipts_of
 
@@ -142,53 +139,3 @@ async def test_empty(both: tuple[Database, Database]) -> None:
     await passed(source, target)
     await fill(target, "one", 2)
     assert await target.read_current(count) == 4
-
-
-async def test_command(tmp_path: Path, postgres: Postgres) -> None:
-    """A gateway's SQLite file is moved to PostgreSQL, audited there, and served from it."""
-    url = postgres.url(postgres.empty_database())
-    async with open_app(tmp_path / "data") as app:
-        first = await app.exchange(invoice(trace_id="t"), key="first")
-        assert first.status == 200
-    source = f"sqlite:{tmp_path / 'data' / 'signet.db'}"
-    settings = {"SP_POSTGRES_URL": url, "SP_PRIVATE_KEY_B64": SEED}
-    for written in ("pass 2: ", "pass 1: "):
-        done = run_signet(
-            "storage",
-            "copy",
-            "--from",
-            source,
-            "--to",
-            "postgres:",
-            cwd=tmp_path,
-            settings=settings,
-        )
-        assert done.returncode == 0, done.stderr
-        *_, last_pass, verdict = done.stdout.splitlines()
-        assert last_pass.startswith(written)
-        assert last_pass.endswith(" 0 written or removed")
-        assert verdict == "1 receipts, 1 chains, 1 heads, 1 months: all hold"
-    async with open_app(tmp_path / "new", **postgres_settings(url)) as app:
-        again = await app.exchange(invoice(trace_id="t"), key="first")
-        assert again.body == first.body
-        assert again.header("x-signet-idempotency-hit") == "1"
-        second = await app.exchange(invoice(trace_id="t"), key="second")
-        assert second.json["receipt"]["hop"] == 2
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "code", "said"),
-    [
-        ("sqlite:none.db", "sqlite:new.db", 69, "there is no database"),
-        ("sqlite:a.db", "sqlite:./a.db", 64, "the same database"),
-        ("mysql:a", "sqlite:b", 64, "sqlite:PATH"),
-        ("sqlite:", "sqlite:b", 64, "sqlite:PATH"),
-        ("postgres:", "sqlite:b", 64, "SP_POSTGRES_URL"),
-    ],
-)
-def test_misuse(tmp_path: Path, source: str, target: str, code: int, said: str) -> None:
-    """What cannot be copied is told before anything is made."""
-    done = run_signet("storage", "copy", "--from", source, "--to", target, cwd=tmp_path)
-    assert done.returncode == code
-    assert said in done.stderr
-    assert list(tmp_path.iterdir()) == []

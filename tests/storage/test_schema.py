@@ -1,12 +1,10 @@
-"""Asking where a database is, without touching it; and `signet migrate` on top of that."""
+"""Asking where a database is, without touching it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from tests.inprocess import SEED
-from tests.live import run_signet
 
 from signet.storage import migrate
 from signet.storage.database import PostgresConfig, SqliteConfig, open_database
@@ -53,24 +51,3 @@ async def test_unreachable(tmp_path: Path) -> None:
     for url in ("postgresql://signet@127.0.0.1:1/none", "no url"):
         with pytest.raises(StorageUnavailable):
             await read_schema(PostgresConfig(url=url))
-
-
-async def test_command(config: SqliteConfig | PostgresConfig, tmp_path: Path) -> None:
-    """--check says what is lacking and exits 1 until --apply has been run; both may be repeated."""
-    settings = {"SP_PRIVATE_KEY_B64": SEED}
-    if isinstance(config, SqliteConfig):
-        settings["SP_DB_PATH"] = str(config.path)
-    else:
-        settings |= {"SP_STORAGE": "postgres", "SP_POSTGRES_URL": config.url}
-    lacking = run_signet("migrate", "--check", cwd=tmp_path, settings=settings)
-    assert lacking.returncode == 1
-    assert "at schema 0; it lacks 0001 log" in lacking.stdout
-    applied = run_signet("migrate", "--apply", cwd=tmp_path, settings=settings)
-    assert applied.returncode == 0, applied.stderr
-    assert "applied 0001 log\n" in applied.stdout
-    checked = run_signet("migrate", "--check", cwd=tmp_path, settings=settings)
-    assert checked.returncode == 0
-    assert "which is the newest" in checked.stdout
-    again = run_signet("migrate", "--apply", cwd=tmp_path, settings=settings)
-    assert again.returncode == 0
-    assert "applied" not in again.stdout

@@ -24,7 +24,12 @@ def storage_config(settings: Settings) -> SqliteConfig | PostgresConfig:
     storage = settings.storage
     if storage.kind == "postgres":
         assert storage.postgres_url is not None, "read_settings refuses this"
-        return PostgresConfig(url=storage.postgres_url)
+        return PostgresConfig(
+            url=storage.postgres_url,
+            replica_url=storage.postgres_replica_url,
+            pool_size=storage.postgres_pool_size,
+            statement_cache_size=storage.postgres_statement_cache,
+        )
     return SqliteConfig(path=storage.db_path or storage.data_dir / "signet.db")
 
 

@@ -54,7 +54,7 @@ COMMANDS: Final[Sequence[Command]] = (
     Command("config", "Run", "show the settings in force and where each comes from"),
     Command("keys", "Run", "make a signing key"),
     Command("migrate", "Storage", "bring the database's schema up to date, or say what it lacks"),
-    Command("storage", "Storage", "move everything from one database to another"),
+    Command("storage", "Storage", "move everything to another database, or back it up"),
     Command("audit-chains", "Storage", "check every chain, head and unit of a live database"),
     Command("usage", "Billing", "show what tenants have used, against reserve and quota"),
     Command("billing", "Billing", "preview and close months, compare counts, send again"),

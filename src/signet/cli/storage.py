@@ -1,7 +1,7 @@
-"""`signet storage copy`: move a deployment from one database to another, and prove that it arrived.
+"""`signet storage`: move a deployment to another database, or keep a copy of it.
 
-It may be interrupted and run again, and it may be run once while the gateway still serves, so that
-the run after the gateway's stop has little left to do.
+A move proves that everything arrived. It may be interrupted and run again, and it may be run once
+while the gateway still serves, so that the run after its stop has little left to do.
 """
 
 from __future__ import annotations
@@ -9,15 +9,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import secrets
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from signet.app import storage_config
 from signet.cli.arguments import new_command
 from signet.cli.audit_chains import audited, print_flaws
 from signet.cli.exits import CommandFailed, Exit
 from signet.cli.terminal import Progress as Line
+from signet.cli.terminal import bytes_text
 from signet.settings import read_settings
+from signet.storage import outbox
+from signet.storage.backup import back_up
 from signet.storage.copying import copy_all
 from signet.storage.database import Database, PostgresConfig, SqliteConfig, open_database
 from signet.storage.schema import read_schema
@@ -33,21 +39,31 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = new_command(
         subparsers,
         "storage",
-        line="move everything from one database to another",
-        description="Copy every row from one database to another, whichever engines they are, and"
-        " verify every chain, head and unit on arrival. Run it again after an interruption; it"
-        " writes only what is not there. `postgres:` alone means SP_POSTGRES_URL, which keeps the"
-        " password out of the process list.",
-        examples="  signet storage copy --from sqlite:data/signet.db --to postgres:",
+        line="move everything to another database, or back it up",
+        description="`copy` brings every row from one database to another, whichever engines they"
+        " are, and verifies every chain, head and unit on arrival. Run it again after an"
+        " interruption; it writes only what is not there. `postgres:` alone means SP_POSTGRES_URL,"
+        " which keeps the password out of the process list. `backup` writes the SQLite database of"
+        " the settings to a file as it is at one moment, while gateways go on writing. `restored`"
+        " says that the database of the settings comes from a backup, before anything is served.",
+        examples="""  signet storage copy --from sqlite:data/signet.db --to postgres:
+  signet storage backup /backups/signet-2026-11-23.db""",
     )
-    what = parser.add_subparsers(dest="what", required=True, metavar="copy")
+    what = parser.add_subparsers(dest="what", required=True, metavar="copy|backup|restored")
     copy = what.add_parser("copy", help="copy everything, and verify it", allow_abbrev=False)
     copy.add_argument("--from", dest="source", required=True, metavar="DB", type=_database)
     copy.add_argument("--to", dest="target", required=True, metavar="DB", type=_database)
+    backup = what.add_parser("backup", help="copy the SQLite file", allow_abbrev=False)
+    backup.add_argument("file", metavar="FILE", type=Path)
+    what.add_parser("restored", help="say that this is a restored backup", allow_abbrev=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Copy until a pass finds nothing to write, then audit the target."""
+    """Copy until a pass finds nothing to write, then audit the target; or back up."""
+    if args.what == "backup":
+        return _back_up(storage_config(read_settings(os.environ).settings), args.file)
+    if args.what == "restored":
+        return asyncio.run(_restored(storage_config(read_settings(os.environ).settings)))
     if args.source == args.target:
         raise CommandFailed("source and target are the same database", Exit.USAGE)
     return asyncio.run(_copy(args.source, args.target))
@@ -66,6 +82,29 @@ def _database(text: str) -> SqliteConfig | PostgresConfig:
     raise argparse.ArgumentTypeError(
         "a database reads sqlite:PATH, postgres:URL, or postgres: with SP_POSTGRES_URL set"
     )
+
+
+def _back_up(config: SqliteConfig | PostgresConfig, file: Path) -> int:
+    if isinstance(config, PostgresConfig):
+        detail = "PostgreSQL is backed up by its own tools (pg_dump, pg_basebackup)"
+        raise CommandFailed(detail, Exit.USAGE)
+    try:
+        size = back_up(config, file)
+    except FileExistsError as error:
+        raise CommandFailed(f"{error}; a backup never overwrites", Exit.USAGE) from error
+    print(f"{file}: {bytes_text(size)}")
+    return Exit.DONE
+
+
+async def _restored(config: SqliteConfig | PostgresConfig) -> int:
+    if isinstance(config, SqliteConfig) and not config.path.exists():
+        raise CommandFailed(f"there is no database {config.path}", Exit.UNAVAILABLE)
+    async with open_database(config) as database:
+        await database.transact(outbox.restored, secrets.token_hex(16), time.time_ns() // 1000)
+        progress, flaws = await audited(database)
+    print_flaws(progress, flaws)
+    print("nothing is sent to Stripe before it has been asked what it holds")
+    return Exit.FAILED if progress.flaws else Exit.DONE
 
 
 async def _copy(
