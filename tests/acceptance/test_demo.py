@@ -42,6 +42,8 @@ def test_whole_story(tmp_path: Path, scratch: Path) -> None:
         "idempotency_key_reused",
         'arguments_invalid at /payload/tool_calls/0/function/arguments: "currency"',
         "mapping_failed at /payload/tool_calls/0/function/arguments/amount: EUR has",
+        "the same answer; the service charged once",
+        "HEL_RESOLVED_LINKLOCAL",
         "SIGNED: bundle of trace demo-1, tenant acme",
         "INVALID: Step 4, hop 2, `receipt_hash`",
         "180 % 18 of 10 reserved",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from signet.cli.arguments import new_command
-from signet.cli.demo import exact, mistakes, month, proof
+from signet.cli.demo import exact, forward, mistakes, month, proof
 from signet.cli.demo.page import Page
 from signet.cli.demo.stage import Stage, open_stage
 from signet.cli.exits import Exit
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CHAPTERS: Final[Sequence[Callable[[Stage], None]]] = (
     exact.tell,
     mistakes.tell,
+    forward.tell,
     proof.tell,
     month.tell,
 )
@@ -44,8 +45,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "demo",
         line="see the whole job done",
         description="Start a gateway in a scratch directory, send it tool calls as OpenAI,"
-        " Anthropic and MCP clients emit them, retry, break and forge them, close a tenant's month,"
-        " and print what happened to each. Nothing is left behind.",
+        " Anthropic and MCP clients emit them, retry, break, forward and forge them,"
+        " close a tenant's month, and print what happened to each. Nothing is left behind.",
     )
 
 

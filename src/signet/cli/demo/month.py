@@ -23,7 +23,7 @@ _TICK_S: Final = 0.1
 def tell(stage: Stage) -> None:
     """Use more than is reserved, close the month, verify its statement, and look at Stripe."""
     page = stage.page
-    page.heading("4  A tenant's month")
+    page.heading("5  A tenant's month")
     page.say(
         f"The tenant {BILLED_TENANT} has reserved 10 exchanges a month. The next 5 cost 0.50 USD"
         f" each, and every further one 0.30 USD. It makes {_EXCHANGES}."

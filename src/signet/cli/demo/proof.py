@@ -13,7 +13,7 @@ from signet.cli.exits import CommandFailed, Exit
 def tell(stage: Stage) -> None:
     """Export, verify offline, flip one byte, and let the verifier name the place."""
     page = stage.page
-    page.heading("3  Proof that needs no trust in the gateway")
+    page.heading("4  Proof that needs no trust in the gateway")
     page.say(
         "The trace is exported and verified by a command that opens no socket. The only thing"
         " taken on trust is the name of the signing key, pinned on the command line."
