@@ -8,6 +8,9 @@ from pathlib import Path
 from tests.architecture.source import SRC, TESTS, modules, tree
 
 EXEMPT = {
+    "api/routes/billing.py": "tests/api/test_billing.py asks every route",
+    "gateway/events.py": "one query; tests/api/test_billing.py reads what it tells",
+    "gateway/fallback.py": "tests/api/test_fallback.py drives it with the real SDK",
     "cli/demo/exact.py": "a chapter; tests/acceptance/test_demo.py plays it",
     "cli/demo/mistakes.py": "a chapter; tests/acceptance/test_demo.py plays it",
     "cli/demo/proof.py": "a chapter; tests/acceptance/test_demo.py plays it",
