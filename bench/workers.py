@@ -2,7 +2,8 @@
 
 Run `python -m bench.workers`. 64 connections post 2 KB exchanges; in turns with them a raw ASGI
 null route is asked, and `pgbench` (where it is installed) commits the seven statements of one
-exchange in one transaction each at the same concurrency. Each figure is the best of its rounds.
+exchange in one transaction each at the same concurrency. Each rate is the best of its rounds; the
+processor time of the serving processes tells what a request costs even on a busy machine.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+import psutil
 from tests.fleet import gateway, postgres_settings
 from tests.postgres import Postgres, cluster
 
 from bench.exchange import API_KEY, body, served
-from bench.load import TOOL, Load, drive
+from bench.load import TOOL, drive
 
 CALLERS: Final = 64
 ROUNDS: Final = 3
@@ -71,10 +73,18 @@ def pgbench(postgres: Postgres, database: str, script: Path) -> float:
     return float(found[1])
 
 
+def processor_s(pid: int) -> float:
+    """The processor time that a process and all below it have used."""
+    root = psutil.Process(pid)
+    times = [process.cpu_times() for process in (root, *root.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
 def main() -> None:
     """Print rates and ratios of one run."""
     print(f"workers: PostgreSQL, synchronous_commit=on, fsync=on, c={CALLERS}, load from {TOOL}")
     rates: dict[str, list[float]] = {}
+    costs: dict[str, list[float]] = {}
     keys = json.dumps({API_KEY: {"tenant": "bench"}})
     hot = json.dumps({**json.loads(body()), "trace_id": "hot"}).encode()
     with ExitStack() as stack:
@@ -84,30 +94,35 @@ def main() -> None:
         )
         database = postgres.empty_database()
         settings = {"SP_API_KEYS": keys, **postgres_settings(postgres.url(database))}
+        before = {child.pid for child in psutil.Process().children()}
         null = stack.enter_context(served("null"))
-        ports = {
+        [null_pid] = {child.pid for child in psutil.Process().children()} - before
+        live = {
             workers: stack.enter_context(
                 gateway(directory / str(workers), workers=workers, **settings)
-            ).port
+            )
             for workers in (1, 2)
         }
         script = directory / "exchange.sql"
         script.write_text(_SCRIPT)
 
-        def asked(url: str, what: bytes) -> Load:
-            load = drive(url, concurrency=CALLERS, seconds=SECONDS, body=what, api_key=API_KEY)
+        def asked(what: str, url: str, pid: int, request: bytes) -> float:
+            used = processor_s(pid)
+            load = drive(url, concurrency=CALLERS, seconds=SECONDS, body=request, api_key=API_KEY)
             assert load.errors == 0, load
-            return load
+            costs.setdefault(what, []).append((processor_s(pid) - used) / load.count * 1e6)
+            return load.rate
 
-        def posted(workers: int, what: bytes) -> Callable[[], float]:
-            return lambda: asked(f"http://127.0.0.1:{ports[workers]}/v1/exchange", what).rate
+        def posted(what: str, workers: int, request: bytes) -> Callable[[], float]:
+            at = live[workers]
+            return lambda: asked(what, f"{at.url}/v1/exchange", at.process.pid, request)
 
         turns: dict[str, Callable[[], float]] = {
-            "null route": lambda: asked(null, body()).rate,
-            "one worker": posted(1, body()),
-            "two workers": posted(2, body()),
-            "one worker, one trace": posted(1, hot),
-            "two workers, one trace": posted(2, hot),
+            "null route": lambda: asked("null route", null, null_pid, body()),
+            "one worker": posted("one worker", 1, body()),
+            "two workers": posted("two workers", 2, body()),
+            "one worker, one trace": posted("one worker, one trace", 1, hot),
+            "two workers, one trace": posted("two workers, one trace", 2, hot),
         }
         if PGBENCH is not None:
             turns["pgbench"] = lambda: pgbench(postgres, database, script)
@@ -116,7 +131,8 @@ def main() -> None:
                 rates.setdefault(what, []).append(turn())
     best = {what: max(found) for what, found in rates.items()}
     for what, rate in best.items():
-        print(f"  {what:24}{rate:10.0f} /s{rate / best['null route']:9.1%} of null")
+        cost = f"{min(costs[what]):10.0f} us of processor" if what in costs else ""
+        print(f"  {what:24}{rate:8.0f} /s{rate / best['null route']:8.1%} of null{cost}")
     print(f"  two workers / one worker {best['two workers'] / best['one worker']:.2f}")
     print(
         f"  one trace / many, one worker {best['one worker, one trace'] / best['one worker']:.2f}"
