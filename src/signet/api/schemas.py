@@ -14,6 +14,12 @@ _JWS: Final[Schema] = {
     "type": "string",
     "pattern": "^[A-Za-z0-9_-]+\\.[A-Za-z0-9_-]*\\.[A-Za-z0-9_-]+$",
 }
+MONTH: Final[Schema] = {
+    "type": "string",
+    "description": "1970-01 to 9998-12",
+    "pattern": "^(19[7-9][0-9]|[2-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])"
+    "-(0[1-9]|1[0-2])$",
+}
 RECEIPT_HASH: Final = _HASH
 TRACE_ID: Final = _TRACE
 

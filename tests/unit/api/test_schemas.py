@@ -7,8 +7,11 @@ import re
 
 import jsonschema_rs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from signet.api import schemas
+from signet.core.billing import PeriodInvalid, period_named
 from signet.core.ids import RECEIPT_HASH, TRACE_ID, TYPE_NAME
 from signet.receipts.canonical import Json
 
@@ -30,6 +33,18 @@ def test_each_is_a_schema(name: str) -> None:
 def test_patterns_are_those_of_the_domain(schema: dict[str, str], pattern: re.Pattern[str]) -> None:
     """What the document says of an id is what the code holds it to."""
     assert schema["pattern"] == f"^{pattern.pattern}$"
+
+
+@given(st.integers(0, 9999), st.integers(0, 13))
+def test_months_are_those_of_the_calendar(year: int, month: int) -> None:
+    """The document's pattern takes exactly the months that the code takes."""
+    name = f"{year:04}-{month:02}"
+    try:
+        period_named(name, "UTC")
+        known = True
+    except PeriodInvalid:
+        known = False
+    assert jsonschema_rs.is_valid(schemas.MONTH, name) is known  # type: ignore[arg-type]
 
 
 def test_the_envelope_is_as_strict_as_the_reader() -> None:

@@ -39,12 +39,11 @@ class Plans(Protocol):
         ...
 
 
-_PERIOD_SCHEMA: Final = {"type": "string", "pattern": "^20[0-9]{2}-(0[1-9]|1[0-2])$"}
 _PERIOD = Parameter(
     name="period",
     place="path",
     doc="A month such as 2026-11, in the tenant's time zone.",
-    schema=_PERIOD_SCHEMA,
+    schema=schemas.MONTH,
     required=True,
 )
 _REVISION = Parameter(
@@ -76,7 +75,8 @@ def operations(
     async def preview(request: Request, principal: Principal) -> Response:
         plan = zone_of(principal)
         try:
-            name = request.query_params.get("period") or current_period(plan, now_us())
+            named = request.query_params.get("period")
+            name = current_period(plan, now_us()) if named is None else named
             period = period_named(name, plan.zone).name
             members = await statements.preview(principal.tenant.id, period)
         except SignetError as error:
@@ -146,7 +146,7 @@ def operations(
                     name="period",
                     place="query",
                     doc="A month such as 2026-11; the present one when absent.",
-                    schema=_PERIOD_SCHEMA,
+                    schema=schemas.MONTH,
                 ),
                 _FORMAT,
             ),

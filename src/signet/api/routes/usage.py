@@ -46,7 +46,7 @@ def operations(
                     name="period",
                     place="query",
                     doc="A month such as 2026-11; the present one when absent.",
-                    schema={"type": "string", "pattern": "^20[0-9]{2}-(0[1-9]|1[0-2])$"},
+                    schema=schemas.MONTH,
                 ),
             ),
             answers={200: Content(doc="The month.", schema=schemas.USAGE)},
