@@ -13,14 +13,15 @@ async def read_json_body(request: Request, max_bytes: int) -> bytes | Refused:
     The declared length is checked before the first byte is read, and the real one while reading.
     Raises `ClientDisconnect` when the caller left half-way.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    headers = dict(request.scope["headers"])
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json":
         return Refused("unsupported_media_type", "send Content-Type: application/json")
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+    if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
         return Refused("unsupported_media_type", "send the body without a Content-Encoding")
     too_large = Refused("body_too_large", f"a body may have {max_bytes} bytes at most")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and (len(declared) > 12 or int(declared) > max_bytes):
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and (len(declared) > 12 or int(declared) > max_bytes):
         return too_large
     chunks: list[bytes] = []
     size = 0

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import cast
 
 import orjson
+from prometheus_client import Counter
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ExceptionHandler
+from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from signet.api.auth import Refused, authenticate
@@ -30,6 +32,8 @@ from signet.gateway.ports import Busy
 from signet.storage.errors import StorageBusy, StorageError
 from signet.telemetry.metrics import Metrics
 
+_Endpoint = Callable[[Request], Awaitable[Response]]
+
 
 def build_api(
     operations: Sequence[Operation],
@@ -38,24 +42,49 @@ def build_api(
     version: str,
     metrics: Metrics,
     log: FilteringBoundLogger,
-) -> Starlette:
+) -> ASGIApp:
     """Return the application that serves `operations` and their OpenAPI document."""
     described = _describe_itself(operations, version)
-    api = Starlette(
+    guarded = [
+        (operation, _guarded(operation, keyring, metrics, log))
+        for operation in (*operations, described)
+    ]
+    router = Starlette(
         routes=[
-            Route(
-                operation.path,
-                _guarded(operation, keyring, metrics, log),
-                methods=[operation.method],
-                name=operation.name,
-            )
-            for operation in (*operations, described)
+            Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
+            for operation, endpoint in guarded
         ],
         exception_handlers={HTTPException: cast(ExceptionHandler, _unrouted)},
     )
     # A redirect to the path without its slash would be made of the Host header that was sent.
-    api.router.redirect_slashes = False
-    return api
+    router.router.redirect_slashes = False
+    fixed = {
+        (operation.method, operation.path): endpoint
+        for operation, endpoint in guarded
+        if "{" not in operation.path
+    }
+    return _Api(router=router, fixed=fixed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Api:
+    """Fixed paths are found by one look-up; everything else is the router's.
+
+    The router's layers cost as much as two null routes, and what they are for, catching what an
+    endpoint raises, the guard has done.
+    """
+
+    router: ASGIApp
+    fixed: Mapping[tuple[str, str], _Endpoint]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        http = scope["type"] == "http"
+        endpoint = self.fixed.get((scope["method"], scope["path"])) if http else None
+        if endpoint is None:
+            await self.router(scope, receive, send)
+        else:
+            response = await endpoint(Request(scope, receive, send))
+            await response(scope, receive, send)
 
 
 def _describe_itself(operations: Sequence[Operation], version: str) -> Operation:
@@ -76,8 +105,15 @@ def _describe_itself(operations: Sequence[Operation], version: str) -> Operation
 
 def _guarded(
     operation: Operation, keyring: Keyring, metrics: Metrics, log: FilteringBoundLogger
-) -> Callable[[Request], Awaitable[Response]]:
+) -> _Endpoint:
     """Wrap an endpoint so that every request has one answer, one count and one line of log."""
+    answered: dict[int, Counter] = {}
+
+    def count(status: int) -> None:
+        counter = answered.get(status)
+        if counter is None:
+            counter = answered[status] = metrics.requests.labels(operation.path, str(status))
+        counter.inc()
 
     async def guarded(request: Request) -> Response:
         started = perf_counter()
@@ -98,15 +134,16 @@ def _guarded(
         code = response.code if isinstance(response, ProblemResponse) else None
         if code is not None:
             metrics.refusals.labels(code).inc()
-        metrics.requests.labels(operation.path, str(response.status_code)).inc()
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        count(response.status_code)
+        trace_id = dict(response.raw_headers).get(b"x-signet-trace")
+        response.raw_headers.append((b"x-content-type-options", b"nosniff"))
         log.info(
             "request",
             method=operation.method,
             route=operation.path,
             status=response.status_code,
             code=code,
-            trace_id=response.headers.get("x-signet-trace"),
+            trace_id=None if trace_id is None else trace_id.decode("latin-1"),
             ms=round((perf_counter() - started) * 1000, 3),
         )
         return response

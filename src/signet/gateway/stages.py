@@ -155,9 +155,11 @@ async def map_payload(sheet: Sheet, runner: MappingRunner) -> Refusal | None:
 def settle(sheet: Sheet) -> Refusal | None:
     """Fix the bytes: what is hashed here is what is stored, answered and forwarded."""
     try:
-        if sheet.call.subject.canon_profile == "nfc+jcs":
-            sheet.result = normalize(sheet.result).value
         sheet.normalized = canonicalize(sheet.result)
+        # ASCII, which nearly everything is, is in NFC already.
+        if sheet.call.subject.canon_profile == "nfc+jcs" and not sheet.normalized.isascii():
+            sheet.result = normalize(sheet.result).value
+            sheet.normalized = canonicalize(sheet.result)
     except ReceiptError as error:
         fault = Fault(pointer=f"/normalized{error.pointer}", code=error.code, detail=error.detail)
         detail = "the result has no exact canonical form"
