@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 from structlog.typing import FilteringBoundLogger
 
 from signet import __version__
@@ -62,7 +62,7 @@ LEASE_MORE_S = 30.0
 class Gateway:
     """A gateway that is up. `draining` turns it not ready, before it stops."""
 
-    asgi: Starlette
+    asgi: ASGIApp
     database: Database
     key: SigningKey
     metrics: Metrics
