@@ -165,9 +165,8 @@ class TestExport:
         assert reply.header("Content-Digest") == f"sha-256=:{digest}:"
         signed = {name: bundle[name] for name in ("trace_id", "chain", "exported_at")}
         assert bundle["bundle_cid"] == content_id(canonicalize(signed))
-        app.gateway.key.public.verify(
-            base64.b64decode(bundle["signature"]), bundle["bundle_cid"].encode()
-        )
+        signature = base64.b64decode(bundle["signature"])
+        assert app.gateway.key.public.verify(signature, bundle["bundle_cid"].encode())
 
     async def test_it_verifies_with_a_pinned_key_only(self, app: App) -> None:
         """The bundle is proof for who pinned the key, and integrity for everybody else."""
