@@ -16,7 +16,7 @@ _SQL = re.compile(
 _UNWANTED = {
     r"\b(TODO|FIXME|HACK)\b": "work that is left belongs into an issue",
     r"\bfor now\b|\btemporary (hack|fix|solution)\b": "what is written is meant",
-    r"/work/|/home/\w+|/Users/\w+": "a path of one machine",
+    r"/home/\w+|/Users/\w+": "a path of one machine",
 }
 _NAMES_PUT_TOGETHER = {
     "storage/copying.py": "table and column names of its own, LiteralString all of them",
