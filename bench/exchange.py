@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +34,8 @@ import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.load import TOOL, Load, drive
-from signet import app
+from signet.app import gateway as composition
+from signet.app import open_gateway
 from signet.gateway.sealing import Sealer
 from signet.settings import read_settings
 from signet.storage.database import Database
@@ -83,6 +85,8 @@ async def null(scope: Scope, receive: Receive, send: Send) -> None:
 class Uncommitted:
     """Stands where the committer stands: seals each exchange as hop 1 and stores nothing."""
 
+    waiting = 0
+
     def __init__(self, seal: Seal) -> None:
         self._seal = seal
 
@@ -92,7 +96,9 @@ class Uncommitted:
 
 
 @asynccontextmanager
-async def uncommitted(_database: Database, seal: Sealer) -> AsyncGenerator[Uncommitted]:
+async def uncommitted(
+    _database: Database, seal: Sealer, **_options: object
+) -> AsyncGenerator[Uncommitted]:
     """Replace `open_committer`."""
     yield Uncommitted(seal)
 
@@ -102,7 +108,14 @@ async def _serve(what: str, directory: str) -> None:
 
     async def listen(asgi: ASGIApp) -> None:
         config = uvicorn.Config(
-            asgi, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False
+            asgi,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
         )
         config.load()
         server = uvicorn.Server(config)
@@ -113,16 +126,38 @@ async def _serve(what: str, directory: str) -> None:
         await listen(null)
         return
     if what == "uncommitted":
-        app.open_committer = uncommitted  # type: ignore[assignment]
+        composition.open_committer = uncommitted  # type: ignore[assignment]
     keys = json.dumps({API_KEY: {"tenant": "bench"}})
     environ = {"SP_DATA_DIR": directory, "SP_API_KEYS": keys, "SP_LOG_LEVEL": "warning"}
-    async with app.open_gateway(read_settings(environ).settings) as gateway:
+    async with open_gateway(read_settings(environ).settings) as gateway:
         await listen(gateway.asgi)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server that listens."""
+
+    url: str
+    pid: int
+
+    @property
+    def cpu_s(self) -> float:
+        """The CPU time that it has used so far (proc(5): utime and stime)."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text("latin-1").rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One load, and the CPU that each of its requests cost the server."""
+
+    load: Load
+    cpu_us: float
+
+
 @contextmanager
-def served(what: str, *, profile: Path | None = None) -> Iterator[str]:
-    """Run one of the three servers in a process of its own; yield its URL."""
+def served(what: str, *, profile: Path | None = None) -> Iterator[Server]:
+    """Run one of the three servers in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="signet-bench-") as directory:
         environ = os.environ | ({} if profile is None else {"BENCH_PROFILE": str(profile)})
         command = [sys.executable, "-m", "bench.exchange", "serve", what, directory]
@@ -130,7 +165,7 @@ def served(what: str, *, profile: Path | None = None) -> Iterator[str]:
             try:
                 assert process.stdout is not None
                 port = process.stdout.readline().strip()
-                yield f"http://127.0.0.1:{port}/v1/exchange"
+                yield Server(url=f"http://127.0.0.1:{port}/v1/exchange", pid=process.pid)
             finally:
                 process.send_signal(signal.SIGINT)
                 try:
@@ -152,57 +187,73 @@ def fsync_us() -> float:
     return statistics.median(times) * 1e6
 
 
-def _best(loads: list[Load], figure: Callable[[Load], float]) -> float:
+def _best(rounds: list[Measured], figure: Callable[[Measured], float]) -> float:
     """The best of the rounds: whatever else the machine does only ever makes it worse."""
-    return min(map(figure, loads))
+    return min(map(figure, rounds))
 
 
-def measure() -> dict[str, dict[int, list[Load]]]:
+def _rate(rounds: list[Measured]) -> float:
+    return -_best(rounds, lambda measured: -measured.load.rate)
+
+
+def measure() -> dict[str, dict[int, list[Measured]]]:
     """Ask the three servers in turns."""
     request = body()
-    loads: dict[str, dict[int, list[Load]]] = {what: {} for what in WHAT}
+    rounds: dict[str, dict[int, list[Measured]]] = {what: {} for what in WHAT}
     with ExitStack() as stack:
-        urls = {what: stack.enter_context(served(what)) for what in WHAT}
+        servers = {what: stack.enter_context(served(what)) for what in WHAT}
         for what in WHAT:
-            drive(urls[what], concurrency=16, seconds=1, body=request, api_key=API_KEY)
+            drive(servers[what].url, concurrency=16, seconds=1, body=request, api_key=API_KEY)
         for concurrency in CONCURRENCIES:
             for _ in range(ROUNDS):
                 for what in WHAT:
+                    cpu_s = servers[what].cpu_s
                     load = drive(
-                        urls[what],
+                        servers[what].url,
                         concurrency=concurrency,
                         seconds=SECONDS,
                         body=request,
                         api_key=API_KEY,
                     )
                     assert load.errors == 0, f"{what}: {load}"
-                    loads[what].setdefault(concurrency, []).append(load)
-    return loads
+                    cost_us = (servers[what].cpu_s - cpu_s) / load.count * 1e6
+                    measured = Measured(load=load, cpu_us=cost_us)
+                    rounds[what].setdefault(concurrency, []).append(measured)
+    return rounds
 
 
 def main() -> None:
-    """Print rates, latencies and ratios of one run."""
+    """Print rates, latencies, CPU and ratios of one run."""
     print(f"exchange: {BODY_BYTES} bytes, fresh keys, load from {TOOL}")
     fsync = fsync_us()
-    loads = measure()
-    print(f"{'':14}{'c':>4}{'req/s':>10}{'p50 us':>10}{'p99 us':>10}{'of null':>10}")
+    rounds = measure()
+    columns = ("c", "req/s", "p50 us", "p99 us", "cpu us", "of null")
+    print(f"{'':14}{columns[0]:>4}" + "".join(f"{name:>10}" for name in columns[1:]))
     for concurrency in reversed(CONCURRENCIES):
-        null_rate = -_best(loads["null"][concurrency], lambda load: -load.rate)
         for what in WHAT:
-            of = loads[what][concurrency]
-            rate = -_best(of, lambda load: -load.rate)
-            p50, p99 = _best(of, lambda load: load.p50_us), _best(of, lambda load: load.p99_us)
+            of = rounds[what][concurrency]
+            p50, p99 = _best(of, lambda m: m.load.p50_us), _best(of, lambda m: m.load.p99_us)
+            cpu = _best(of, lambda m: m.cpu_us)
+            share = _rate(of) / _rate(rounds["null"][concurrency])
             print(
-                f"  {what:12}{concurrency:4}{rate:10.0f}{p50:10.0f}{p99:10.0f}"
-                f"{rate / null_rate:9.1%}"
+                f"  {what:12}{concurrency:4}{_rate(of):10.0f}{p50:10.0f}{p99:10.0f}{cpu:10.0f}"
+                f"{share:10.1%}"
             )
-    busy = {what: -_best(loads[what][64], lambda load: -load.rate) for what in WHAT}
-    alone = {what: _best(loads[what][1], lambda load: load.p50_us) for what in WHAT}
+    rate = {what: _rate(rounds[what][64]) for what in WHAT}
+    cpu = {what: _best(rounds[what][64], lambda m: m.cpu_us) for what in WHAT}
+    alone = {what: _best(rounds[what][1], lambda m: m.load.p50_us) for what in WHAT}
     bound = 6 * alone["null"] + 2 * fsync
-    print(f"  c=64: {busy['exchange'] / busy['null']:.1%} of the null route (to reach: 9 %)")
-    print(f"  c=64: {busy['exchange'] / busy['uncommitted']:.1%} of itself uncommitted (50 %)")
     print(
-        f"  c=1: p50 {alone['exchange']:.0f} us; 6 x null + 2 fsyncs of {fsync:.0f} = {bound:.0f}"
+        f"  c=64, of the null route: {rate['exchange'] / rate['null']:.1%} of its rate,"
+        f" {cpu['null'] / cpu['exchange']:.1%} by CPU (to reach: 9 %)"
+    )
+    print(
+        f"  c=64, of itself uncommitted: {rate['exchange'] / rate['uncommitted']:.1%} of its rate,"
+        f" {cpu['uncommitted'] / cpu['exchange']:.1%} by CPU (to reach: 50 %)"
+    )
+    print(
+        f"  c=1: p50 {alone['exchange']:.0f} us;"
+        f" 6 x null + 2 fsyncs of {fsync:.0f} us = {bound:.0f} us"
     )
 
 
@@ -210,8 +261,8 @@ def _profiled() -> None:
     """Profile the exchange at c=64 and print its hot spots."""
     with tempfile.TemporaryDirectory() as directory:
         stats = Path(directory) / "stats"
-        with served("exchange", profile=stats) as url:
-            drive(url, concurrency=64, seconds=5, body=body(), api_key=API_KEY)
+        with served("exchange", profile=stats) as server:
+            drive(server.url, concurrency=64, seconds=5, body=body(), api_key=API_KEY)
         pstats.Stats(str(stats)).sort_stats("tottime").print_stats(40)
 
 

@@ -78,7 +78,7 @@ def drive(url: str, *, concurrency: int, seconds: float, body: bytes, api_key: s
             script.write_text(_SCRIPT % names)
             command = [
                 *(WRK, "-t", "1", "-c", str(concurrency), "-d", f"{max(1, round(seconds))}s"),
-                *("-s", str(script), url),
+                *("--timeout", "20s", "-s", str(script), url),
             ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     return Load(**json.loads(done.stdout.strip().splitlines()[-1]))
