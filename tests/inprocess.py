@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Message
 from signet.app import Gateway, open_gateway
 from signet.egress.client import EgressClient
 from signet.receipts.keys import KeySet, SigningKey
-from signet.receipts.verify import Level, Report, verify, verify_receipt
+from signet.receipts.report import Level, Report
+from signet.receipts.verify import verify, verify_receipt
 from signet.settings import read_settings
 
 SEED = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"

@@ -13,7 +13,8 @@ from tests.inprocess import App, envelope, invoice
 from signet.receipts.canonical import canonicalize, content_id
 from signet.receipts.errors import LevelNotReached, VerificationError
 from signet.receipts.keys import KeySet
-from signet.receipts.verify import Level, verify, verify_pages
+from signet.receipts.report import Level
+from signet.receipts.verify import verify, verify_pages
 from signet.storage import receipts as stored
 
 pytestmark = pytest.mark.anyio

@@ -23,7 +23,8 @@ from signet.receipts.bundle import BundleDraft, SealedBundle
 from signet.receipts.canonical import Json, canonicalize, content_id, normalize, parse
 from signet.receipts.keys import KeySet, PublicKey, SigningKey
 from signet.receipts.receipt import SealedReceipt, seal
-from signet.receipts.verify import Level, Report, verify, verify_bundle, verify_pages
+from signet.receipts.report import Level, Report
+from signet.receipts.verify import verify, verify_bundle, verify_pages
 
 
 def forwards(client_body: dict[str, object]) -> None:

@@ -20,7 +20,8 @@ from signet.receipts.errors import (
     VerificationError,
 )
 from signet.receipts.keys import KeySet
-from signet.receipts.verify import AnyReport, Level, verify, verify_pages
+from signet.receipts.report import AnyReport, Level
+from signet.receipts.verify import verify, verify_pages
 
 if TYPE_CHECKING:
     from signet.receipts.canonical import Json

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from signet.receipts.verify import AnyReport, Step
+    from signet.receipts.report import AnyReport, Step
 
 _MAX_POINTER = 1024  # a hostile member name may be a megabyte long; our answer to it may not
 

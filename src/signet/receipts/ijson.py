@@ -16,12 +16,11 @@ import math
 import re
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
-from typing import NoReturn, TypeAlias
+from typing import NoReturn
 
 from signet.receipts.accelerator import ACCELERATOR
 from signet.receipts.errors import ParseError
-
-Json: TypeAlias = "bool | int | Decimal | float | str | list[Json] | dict[str, Json] | None"
+from signet.receipts.value import Json
 
 MAX_DEPTH = 64
 MAX_SAFE_INTEGER = 2**53 - 1

@@ -1,7 +1,7 @@
 """The errors of the receipts library."""
 
 from signet.receipts import errors
-from signet.receipts.verify import Step
+from signet.receipts.report import Step
 
 
 def test_one_root() -> None:

@@ -10,6 +10,7 @@ from signet.receipts.canonical import canonicalize, parse
 from signet.receipts.errors import LevelNotReached, VerificationError
 from signet.receipts.keys import KeySet, SigningKey
 from signet.receipts.merkle import MerkleTree
+from signet.receipts.report import Level, StatementReport, Step
 from signet.receipts.statement import (
     StatementError,
     check_list,
@@ -18,7 +19,7 @@ from signet.receipts.statement import (
     seal_statement,
     statement_hash,
 )
-from signet.receipts.verify import Level, StatementReport, Step, verify, verify_statement
+from signet.receipts.verify import verify, verify_statement
 
 KEY = SigningKey.generate()
 HASHES = [f"sha256:{n:064x}" for n in range(4)]

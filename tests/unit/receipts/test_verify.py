@@ -34,16 +34,8 @@ from signet.receipts.canonical import canonicalize, content_id
 from signet.receipts.errors import LevelNotReached, VerificationError
 from signet.receipts.keys import KeySet, PublicKey, SigningKey, b64url, detach, from_b64url
 from signet.receipts.receipt import RECEIPT_TYP, SealedReceipt, timestamp
-from signet.receipts.verify import (
-    Level,
-    Report,
-    Step,
-    verify,
-    verify_bundle,
-    verify_chain,
-    verify_pages,
-    verify_receipt,
-)
+from signet.receipts.report import Level, Report, Step
+from signet.receipts.verify import verify, verify_bundle, verify_chain, verify_pages, verify_receipt
 
 TRUSTED = KeySet.of([KEY.public])
 Document = dict[str, Any]
