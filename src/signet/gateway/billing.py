@@ -288,35 +288,37 @@ class Dispatch:
                 await self.database.transact(outbox.free_lanes, owner)
 
     async def _empty(self, deployment: str, lane: str, outlets: Sequence[Outlet]) -> int:
-        """Send what is due in one lane, batch after batch, while the lease is ours."""
-        fence = await self.database.transact(
-            outbox.claim_lane,
-            lane,
-            owner=self.owner,
-            lease_us=int(self.lease_s * SECOND_US),
-        )
-        if fence is None:
-            return 0
+        """Send what is due in one lane, batch after batch, while the lease is ours.
+
+        One transaction before the first message, and one after each batch, which takes the next.
+        """
+        # The lease begins in the database after this, so it ends there later than here.
+        until = self.monotonic() + self.lease_s
+        fence, batch = await self.database.transact(self._claim, lane, outlets)
         done = 0
         try:
-            while True:
-                # The lease is renewed in the database after this, so it ends there later than here.
-                until = self.monotonic() + self.lease_s
-                batch = await self.database.transact(self._take, lane, fence, outlets)
+            while batch:
                 answers = await self._send(deployment, batch, until)
-                await self.database.transact(self._settle, lane, fence, batch, answers)
+                until = self.monotonic() + self.lease_s
+                batch = await self.database.transact(
+                    self._settle, lane, fence, batch, answers, outlets
+                )
                 done += sum(isinstance(answer, Delivered | DeadLetter) for answer in answers)
-                if len(answers) < len(batch) or not batch:
-                    return done
-                if not isinstance(answers[-1], Delivered | DeadLetter):
-                    return done
         finally:
-            await self.database.transact(outbox.release_lane, lane, fence)
+            if batch:
+                await self.database.transact(outbox.release_lane, lane, fence)
+        return done
+
+    async def _claim(self, tx: Tx, lane: str, outlets: Sequence[Outlet]) -> tuple[int, list[Ready]]:
+        """Take a lane that nobody holds; its fence and first batch. Nothing to send, no lease."""
+        fence = await outbox.claim_lane(
+            tx, lane, owner=self.owner, lease_us=int(self.lease_s * SECOND_US)
+        )
+        return (0, []) if fence is None else (fence, await self._take(tx, lane, fence, outlets))
 
     async def _take(self, tx: Tx, lane: str, fence: int, outlets: Sequence[Outlet]) -> list[Ready]:
-        """Write down what will be sent, before any of it is."""
+        """Write down what will be sent, before any of it is; give the lane back without any."""
         now_us = self.clock()
-        await self._keep(tx, lane, fence)
         ready: list[Ready] = []
         for outlet in outlets:
             route = self.router.routes[outlet]
@@ -329,6 +331,8 @@ class Dispatch:
                     if fresh:
                         await outbox.put_in_flight(tx, stored.key, flight)
                     ready.append(Ready(stored=stored, flight=flight, fresh=fresh))
+        if not ready:
+            await outbox.release_lane(tx, lane, fence)
         return ready
 
     async def _send(self, deployment: str, batch: Sequence[Ready], until: float) -> list[Answer]:
@@ -365,9 +369,18 @@ class Dispatch:
         )
 
     async def _settle(
-        self, tx: Tx, lane: str, fence: int, batch: Sequence[Ready], answers: Sequence[Answer]
-    ) -> None:
-        """Write down what came of each; what was not sent is in flight no longer."""
+        self,
+        tx: Tx,
+        lane: str,
+        fence: int,
+        batch: Sequence[Ready],
+        answers: Sequence[Answer],
+        outlets: Sequence[Outlet],
+    ) -> list[Ready]:
+        """Write down what came of each, and take the next batch if nothing speaks against it.
+
+        What was not sent is in flight no longer.
+        """
         now_us = self.clock()
         await self._keep(tx, lane, fence)
         for ready, answer in zip(batch, answers, strict=False):
@@ -375,6 +388,10 @@ class Dispatch:
         for ready in batch[len(answers) :]:
             if ready.fresh:
                 await outbox.take_back(tx, ready.stored.key, ready.flight)
+        if len(answers) == len(batch) and isinstance(answers[-1], Delivered | DeadLetter):
+            return await self._take(tx, lane, fence, outlets)
+        await outbox.release_lane(tx, lane, fence)
+        return []
 
     async def _settle_one(
         self, tx: Tx, lane: str, fence: int, ready: Ready, answer: Answer, now_us: int

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from types import MappingProxyType
@@ -51,7 +50,6 @@ LIMITS: Final = OperatorLimits(
     deadline_s=20.0, connect_s=5.0, max_request_bytes=64 * 1024, max_response_bytes=1024 * 1024
 )
 _MAX_PAGES: Final = 40
-_CALLS_A_POOL: Final = 8
 _DUPLICATE: Final = "An event already exists with identifier"
 # Amounts of these are spelled at Stripe with other decimals than ISO 4217 gives the currency, so a
 # difference in price would prove nothing.
@@ -287,10 +285,12 @@ class _Transport(stripe.HTTPClient):
 
     def __init__(self, origin: str, limits: OperatorLimits) -> None:
         super().__init__()  # pyright: ignore[reportUnknownMemberType] - so does this one's _lib
-        self._open = partial(operator_client, origin, limits)
+        trust = httpx.create_ssl_context(trust_env=False)
+        self._open = partial(operator_client, origin, limits, trust=trust)
         # httpx looks at each connection of its pool for each request, so a hundred calls at once
-        # cost ten thousand looks. Small pools, opened as they are needed, cost a few hundred.
-        self._pools = [_Pool(self._open())]
+        # cost ten thousand looks. A client for each call at once has one connection to look at.
+        self._clients = [self._open()]
+        self._idle = [*self._clients]
 
     async def request_async(
         self,
@@ -301,7 +301,7 @@ class _Transport(stripe.HTTPClient):
     ) -> tuple[bytes, int, Mapping[str, str]]:
         content = post_data.encode() if isinstance(post_data, str) else post_data
         try:
-            with self._pool() as client:
+            with self._client() as client:
                 response = await client.request(method, url, headers=dict(headers), content=content)
         except Exception as error:
             # Whatever went wrong below, all that is known is that no whole answer came.
@@ -312,27 +312,20 @@ class _Transport(stripe.HTTPClient):
         return body, response.status_code, response.headers
 
     async def close_async(self) -> None:
-        for pool in self._pools:
-            await pool.client.aclose()
+        for client in self._clients:
+            await client.aclose()
 
     @contextmanager
-    def _pool(self) -> Generator[httpx.AsyncClient]:
-        """Lend the first pool that has room for one more call."""
-        pool = next((pool for pool in self._pools if pool.calls < _CALLS_A_POOL), None)
-        if pool is None:
-            pool = _Pool(self._open())
-            self._pools.append(pool)
-        pool.calls += 1
+    def _client(self) -> Generator[httpx.AsyncClient]:
+        """Lend the client that was used last, whose connection is the likeliest to be open."""
+        if not self._idle:
+            self._clients.append(self._open())
+            self._idle.append(self._clients[-1])
+        client = self._idle.pop()
         try:
-            yield pool.client
+            yield client
         finally:
-            pool.calls -= 1
-
-
-@dataclass(slots=True)
-class _Pool:
-    client: httpx.AsyncClient
-    calls: int = 0
+            self._idle.append(client)
 
 
 def _error_body(body: bytes) -> bytes:
