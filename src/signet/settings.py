@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
 from signet.core.errors import Fault, SignetError
+from signet.core.ratelimit import MOST_AT_ONCE, MOST_BURST, MOST_PER_MINUTE
 from signet.core.tenant import Keyring, KeyringInvalid, read_keyring
 from signet.receipts.canonical import Json, parse
 from signet.receipts.errors import ReceiptError
@@ -322,6 +323,47 @@ class EgressSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """How fast and how much at once a tenant or a key may ask, where it does not say itself."""
+
+    rate_per_minute: int | None = _setting(
+        "SP_RATE_PER_MINUTE",
+        _whole(1, MOST_PER_MINUTE),
+        None,
+        "Requests a tenant may make in a minute, over all nodes.",
+        shown="no limit",
+    )
+    rate_burst: int | None = _setting(
+        "SP_RATE_BURST",
+        _whole(1, MOST_BURST),
+        None,
+        "How many of them may come at once.",
+        shown="a sixth of the rate",
+    )
+    key_rate_per_minute: int | None = _setting(
+        "SP_KEY_RATE_PER_MINUTE",
+        _whole(1, MOST_PER_MINUTE),
+        None,
+        "Requests one key may make in a minute, over all nodes.",
+        shown="no limit",
+    )
+    key_rate_burst: int | None = _setting(
+        "SP_KEY_RATE_BURST",
+        _whole(1, MOST_BURST),
+        None,
+        "How many of them may come at once.",
+        shown="a sixth of the rate",
+    )
+    concurrency: int | None = _setting(
+        "SP_CONCURRENCY",
+        _whole(1, MOST_AT_ONCE),
+        None,
+        "Requests a tenant may have in progress in one process.",
+        shown="no limit",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FallbackSettings:
     """The model that mends what our own rules cannot; none, where neither key nor URL is set."""
 
@@ -420,6 +462,7 @@ class Settings:
     storage: StorageSettings = field(default_factory=StorageSettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
     egress: EgressSettings = field(default_factory=EgressSettings)
     fallback: FallbackSettings = field(default_factory=FallbackSettings)
     billing: BillingSettings = field(default_factory=BillingSettings)

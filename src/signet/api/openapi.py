@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from signet.api import schemas
 from signet.api.operations import Content, Operation, Secured
 from signet.api.problems import MEDIA_TYPE, PROBLEMS
 
 Document = dict[str, object]
+
+_OF_SECURED: Final = (
+    *("unauthenticated", "scope_missing"),
+    *("rate_limited", "concurrency_limited", "limits_unavailable"),
+)
 
 
 def openapi(operations: Iterable[Operation], version: str) -> Document:
@@ -63,18 +69,20 @@ def _operation(operation: Operation) -> Document:
     return described
 
 
-def _responses(operation: Operation) -> Document:
-    responses: Document = {
+def _responses(operation: Operation) -> dict[str, Document]:
+    responses: dict[str, Document] = {
         str(status): _success(answer) for status, answer in operation.answers.items()
     }
     codes: defaultdict[int, list[str]] = defaultdict(list)
-    secured = ("unauthenticated", "scope_missing") if isinstance(operation, Secured) else ()
+    secured = _OF_SECURED if isinstance(operation, Secured) else ()
     for code in (*operation.problems, *secured, "internal_error"):
         codes[PROBLEMS[code].status].append(code)
     for status, names in sorted(codes.items()):
         shape = {"schema": {"$ref": "#/components/schemas/Problem"}}
         described = "; ".join(f"`{name}`: {PROBLEMS[name].title}" for name in names)
         responses[str(status)] = {"description": described, "content": {MEDIA_TYPE: shape}}
+        if status == 429:
+            responses["429"] |= {"headers": _headers(schemas.LIMIT_HEADERS)}
     return responses
 
 
@@ -84,13 +92,16 @@ def _success(answer: Content) -> Document:
         content[answer.media_type] = {"schema": answer.schema}
     described: Document = {"description": answer.doc, "content": content}
     if answer.headers:
-        described["headers"] = {
-            name: {"description": doc, "schema": {"type": "string"}}
-            for name, doc in answer.headers.items()
-        }
+        described["headers"] = _headers(answer.headers)
     if answer.links:
         described["links"] = {
             name: {"operationId": name, "parameters": parameters}
             for name, parameters in answer.links.items()
         }
     return described
+
+
+def _headers(headers: Mapping[str, str]) -> Document:
+    return {
+        name: {"description": doc, "schema": {"type": "string"}} for name, doc in headers.items()
+    }

@@ -58,6 +58,8 @@ PROBLEMS: Final[Mapping[str, Kind]] = MappingProxyType(
         "body_too_large": Kind(413, "The body is too large"),
         "unsupported_media_type": Kind(415, "The body must be application/json"),
         "idempotency_key_reused": Kind(422, "This key came with another body", "never_blind"),
+        "rate_limited": Kind(429, "Too many requests", "same_key"),
+        "concurrency_limited": Kind(429, "Too many requests at once", "same_key"),
         # Decided exchanges. Each carries its receipt and is final for its key.
         "unknown_type": Kind(422, "The payload or target type is not known", "new_key_safe"),
         "unknown_mapping": Kind(422, "No mapping leads to the target type", "new_key_safe"),
@@ -77,6 +79,7 @@ PROBLEMS: Final[Mapping[str, Kind]] = MappingProxyType(
         # The gateway's own state.
         "internal_error": Kind(500, "The gateway failed", "same_key"),
         "not_acknowledged": Kind(503, "Not acknowledged", "same_key"),
+        "limits_unavailable": Kind(503, "The limits cannot be checked", "same_key"),
         "overloaded": Kind(503, "The gateway is at its limit", "same_key"),
         "draining": Kind(503, "The gateway is stopping", "same_key"),
     }

@@ -37,6 +37,11 @@ EXPORT_HEADERS: Final = {
         ("KID", "The key that signed."),
     )
 } | {"Content-Digest": "SHA-256 of the body (RFC 9530)."}
+LIMIT_HEADERS: Final = {
+    "Retry-After": "Seconds after which it can be asked again.",
+    "RateLimit-Policy": "The caller's rates: `q` at once, back within `w` seconds.",
+    "RateLimit": "What is left of each: `r` now, one more in `t` seconds.",
+}
 
 ENVELOPE: Final[Schema] = {
     "type": "object",
@@ -253,6 +258,49 @@ USAGE: Final[Schema] = {
                         "left": _COUNT_OR_NONE,
                     },
                 },
+            },
+        },
+    },
+}
+
+_RATE: Final[Schema] = {
+    "type": ["object", "null"],
+    "required": ["interval_us", "burst", "left", "next_us"],
+    "properties": {
+        "interval_us": {"description": "One request more in so many microseconds.", **_COUNT},
+        "burst": {"description": "So many may come at once.", **_COUNT},
+        "left": {"description": "So many may come now.", **_COUNT},
+        "next_us": {"description": "Until one more may come; 0 when none is missing.", **_COUNT},
+    },
+}
+LIMITS: Final[Schema] = {
+    "type": "object",
+    "required": ["tenant", "key_id", "rates", "concurrency", "fu"],
+    "properties": {
+        "tenant": {"type": "string"},
+        "key_id": {"type": "string"},
+        "rates": {
+            "type": "object",
+            "required": ["tenant", "key"],
+            "properties": {"tenant": _RATE, "key": _RATE},
+        },
+        "concurrency": {
+            "type": "object",
+            "description": "Requests in progress in the process that answers.",
+            "required": ["limit", "in_progress"],
+            "properties": {"limit": _COUNT_OR_NONE, "in_progress": _COUNT_OR_NONE},
+        },
+        "fu": {
+            "type": "object",
+            "description": "Fallback tokens of this month.",
+            "required": ["period", "limit", "used", "reserved", "left", "key_limit"],
+            "properties": {
+                "period": {"type": "string"},
+                "limit": _COUNT_OR_NONE,
+                "used": _COUNT,
+                "reserved": _COUNT,
+                "left": _COUNT_OR_NONE,
+                "key_limit": _COUNT_OR_NONE,
             },
         },
     },

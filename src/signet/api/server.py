@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from signet.api.auth import Refused, authenticate
+from signet.api.limiting import within_limits
 from signet.api.openapi import openapi
 from signet.api.operations import (
     Content,
@@ -28,6 +29,7 @@ from signet.api.operations import (
     problem_response,
 )
 from signet.core.tenant import Keyring
+from signet.gateway.limits import Limits
 from signet.gateway.ports import Busy
 from signet.storage.errors import StorageBusy, StorageError
 from signet.telemetry.metrics import Metrics
@@ -39,6 +41,7 @@ def build_api(
     operations: Sequence[Operation],
     *,
     keyring: Keyring,
+    limits: Limits,
     version: str,
     metrics: Metrics,
     log: FilteringBoundLogger,
@@ -46,7 +49,7 @@ def build_api(
     """Return the application that serves `operations` and their OpenAPI document."""
     described = _describe_itself(operations, version)
     guarded = [
-        (operation, _guarded(operation, keyring, metrics, log))
+        (operation, _guarded(operation, keyring, limits, metrics, log))
         for operation in (*operations, described)
     ]
     router = Starlette(
@@ -104,7 +107,11 @@ def _describe_itself(operations: Sequence[Operation], version: str) -> Operation
 
 
 def _guarded(
-    operation: Operation, keyring: Keyring, metrics: Metrics, log: FilteringBoundLogger
+    operation: Operation,
+    keyring: Keyring,
+    limits: Limits,
+    metrics: Metrics,
+    log: FilteringBoundLogger,
 ) -> _Endpoint:
     """Wrap an endpoint so that every request has one answer, one count and one line of log."""
     answered: dict[int, Counter] = {}
@@ -119,7 +126,7 @@ def _guarded(
         started = perf_counter()
         metrics.in_flight.inc()
         try:
-            response = await _entered(operation, request, keyring)
+            response = await _entered(operation, request, keyring, limits)
         except (StorageBusy, Busy) as error:
             response = problem_response("overloaded", error.detail, retry_after_s=1.0)
         except StorageError as error:
@@ -151,8 +158,10 @@ def _guarded(
     return guarded
 
 
-async def _entered(operation: Operation, request: Request, keyring: Keyring) -> Response:
-    """Call the endpoint, past authentication where it is secured."""
+async def _entered(
+    operation: Operation, request: Request, keyring: Keyring, limits: Limits
+) -> Response:
+    """Call the endpoint, past authentication and the caller's limits where it is secured."""
     match operation:
         case Public(endpoint=endpoint):
             return await endpoint(request)
@@ -160,7 +169,7 @@ async def _entered(operation: Operation, request: Request, keyring: Keyring) -> 
             principal = authenticate(request.scope["headers"], keyring, scope)
             if isinstance(principal, Refused):
                 return problem_response(principal.code, principal.detail)
-            return await endpoint(request, principal)
+            return await within_limits(limits, principal, lambda: endpoint(request, principal))
         case _:
             raise TypeError("an operation is public or secured")
 

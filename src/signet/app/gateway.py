@@ -16,6 +16,7 @@ from signet import __version__
 from signet.api.answers import render
 from signet.api.routes import billing as billing_routes
 from signet.api.routes import exchange, probes, receipts, usage
+from signet.api.routes import limits as limit_routes
 from signet.api.server import build_api
 from signet.app.billing import open_billing
 from signet.app.documents import registry_documents
@@ -24,6 +25,7 @@ from signet.app.outside import (
     egress_client,
     egress_policies,
     fallback_provider,
+    limit_defaults,
     storage_config,
 )
 from signet.app.signing import load_signing_key, published, webhook_key
@@ -35,6 +37,7 @@ from signet.gateway.exchange import Exchanges
 from signet.gateway.exports import Exports
 from signet.gateway.fallback import Fallback
 from signet.gateway.forwarding import Forwarder
+from signet.gateway.limits import Limits
 from signet.gateway.pipeline import Pipeline
 from signet.gateway.recovery import Recovery
 from signet.gateway.sealing import Sealer
@@ -115,6 +118,12 @@ async def open_gateway(
         AsyncExitStack() as resources,
     ):
         await database.transact(keys.publish, published(key, _now_us()))
+        limits = Limits(
+            database=database,
+            defaults=limit_defaults(settings),
+            metrics=metrics,
+            monotonic=time.monotonic,
+        )
         exchanges = Exchanges(
             pipeline=Pipeline(
                 registry=registry,
@@ -203,6 +212,7 @@ async def open_gateway(
             ),
             *receipts.operations(exports),
             *usage.operations(database, zone_of, _now_us),
+            *limit_routes.operations(limits, database, zone_of, _now_us),
             *billing_routes.operations(
                 database, billing.plans, billing.statements, billing.reload, _now_us
             ),
@@ -218,6 +228,7 @@ async def open_gateway(
         asgi = build_api(
             operations,
             keyring=settings.exchange.api_keys,
+            limits=limits,
             version=__version__,
             metrics=metrics,
             log=log,
@@ -227,9 +238,11 @@ async def open_gateway(
             Worker(name="recovery", work=recovery.run_once, every_s=5.0),
             Worker(name="holds", work=recovery.settle_holds, every_s=10.0),
             Worker(name="chains", work=chain_check.run_once, every_s=1.0),
+            Worker(name="limits", work=limits.forget, every_s=3600.0),
         )
+        limiting = Worker(name="limiting", work=limits.take_waiting, every_s=0.0)
         watching = self_watch(metrics, committer, settings.storage.data_dir)
-        busy = (*measured((*workers, *billing.workers), metrics), *watching)
+        busy = (*measured((*workers, *billing.workers), metrics), *watching, limiting)
         async with running(busy, log):
             yield gateway
 

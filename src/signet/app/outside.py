@@ -11,6 +11,7 @@ from signet.egress import Policy, PolicyInvalid
 from signet.egress.address import AddressRules
 from signet.egress.client import EgressClient
 from signet.egress.limits import Limits
+from signet.gateway.limits import LimitDefaults
 from signet.gateway.policies import Policies
 from signet.settings import Settings
 from signet.storage.database import PostgresConfig, SqliteConfig
@@ -31,6 +32,18 @@ def storage_config(settings: Settings) -> SqliteConfig | PostgresConfig:
             statement_cache_size=storage.postgres_statement_cache,
         )
     return SqliteConfig(path=storage.db_path or storage.data_dir / "signet.db")
+
+
+def limit_defaults(settings: Settings) -> LimitDefaults:
+    """Return the limits of who does not say."""
+    limits = settings.limits
+    return LimitDefaults(
+        rate_per_minute=limits.rate_per_minute,
+        rate_burst=limits.rate_burst,
+        key_rate_per_minute=limits.key_rate_per_minute,
+        key_rate_burst=limits.key_rate_burst,
+        concurrency=limits.concurrency,
+    )
 
 
 def egress_policies(settings: Settings) -> Policies:

@@ -34,6 +34,14 @@ def or_null(rule: Rule) -> Rule:
     return Rule(f"{rule.expected}, or null", lambda v: v is None or rule.holds(v))
 
 
+def whole(low: int, high: int) -> Rule:
+    """Return the rule of a whole number from `low` to `high`."""
+    return Rule(
+        f"a whole number from {low} to {high}",
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high,
+    )
+
+
 FLAG = Rule("true or false", lambda v: isinstance(v, bool))
 COUNT = Rule(
     "a whole number, zero or more",

@@ -15,7 +15,8 @@ from typing import Final, cast
 
 from signet.core.errors import Fault, SignetError
 from signet.core.ids import TENANT_ID, TenantId
-from signet.core.members import COUNT, FLAG, Rule, member_faults, one_of, text
+from signet.core.members import COUNT, FLAG, Rule, member_faults, one_of, text, whole
+from signet.core.ratelimit import MOST_AT_ONCE, MOST_BURST, MOST_PER_MINUTE
 from signet.receipts.canonical import Json, pointer
 
 
@@ -45,6 +46,9 @@ class Tenant:
     sealed: bool = False
     stripe_item_vex: str | None = None
     stripe_item_fu: str | None = None
+    rate_per_minute: int | None = None
+    rate_burst: int | None = None
+    concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,8 @@ class Principal:
     scopes: frozenset[Scope]
     allowlist: tuple[Json, ...] | None = None
     fu_monthly_limit: int | None = None
+    rate_per_minute: int | None = None
+    rate_burst: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,8 @@ _SCOPES: Final = Rule(
     f"a list of {', '.join(Scope)}",
     lambda v: isinstance(v, list) and all(entry in list(Scope) for entry in v),
 )
+_RATE: Final = whole(1, MOST_PER_MINUTE)
+_BURST: Final = whole(1, MOST_BURST)
 _MEMBERS: Final = {
     "tenant": text("a tenant id", TENANT_ID),
     "allowlist": _HOSTS,
@@ -100,8 +108,13 @@ _MEMBERS: Final = {
     "sealed": FLAG,
     "stripe_item_vex": text("a text", r".{1,255}"),
     "stripe_item_fu": text("a text", r".{1,255}"),
+    "rate_per_minute": _RATE,
+    "rate_burst": _BURST,
+    "concurrency": whole(1, MOST_AT_ONCE),
     "key_allowlist": _HOSTS,
     "key_fu_monthly_limit": COUNT,
+    "key_rate_per_minute": _RATE,
+    "key_rate_burst": _BURST,
     "scopes": _SCOPES,
 }
 _OF_TENANT: Final = frozenset(f.name for f in fields(Tenant)) - {"id"}
@@ -148,7 +161,6 @@ def _principal(key: str, entry: dict[str, Json]) -> Principal:
     }
     scopes = entry.get("scopes")
     narrowed = entry.get("key_allowlist")
-    limit = entry.get("key_fu_monthly_limit")
     return Principal(
         # Digits of its hash name a key in logs and audit without telling it. 64 bits: policies are
         # found by this name, so no two keys may share one by chance.
@@ -156,5 +168,7 @@ def _principal(key: str, entry: dict[str, Json]) -> Principal:
         tenant=Tenant(id=TenantId(cast(str, entry["tenant"])), **of_tenant),  # pyright: ignore[reportArgumentType] - checked by _MEMBERS
         scopes=TENANT_SCOPES if scopes is None else frozenset(map(Scope, cast(list[str], scopes))),
         allowlist=tuple(narrowed) if isinstance(narrowed, list) else None,
-        fu_monthly_limit=limit if isinstance(limit, int) else None,
+        fu_monthly_limit=cast(int | None, entry.get("key_fu_monthly_limit")),
+        rate_per_minute=cast(int | None, entry.get("key_rate_per_minute")),
+        rate_burst=cast(int | None, entry.get("key_rate_burst")),
     )

@@ -64,6 +64,20 @@ class Database(Protocol):
         """Run reads in one snapshot that holds everything acknowledged before the call."""
         ...
 
+    async def transient(
+        self,
+        f: Callable[Concatenate[Tx, P], Coroutine[object, None, T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a transaction function on what may be forgotten (`rate_limits`), waiting for no disk.
+
+        Each statement takes effect by itself, at once, for every process; a crash of the host may
+        undo it. Raises `StorageBusy` and `StorageUnavailable`.
+        """
+        ...
+
     async def ping(self) -> None:
         """Prove that the database accepts a write now, or raise a `StorageError`."""
         ...

@@ -76,6 +76,10 @@ class _Again(StorageError):
     """The server undid the transaction and asks for another try."""
 
 
+class _Stale(StorageError):
+    """The connection was lost, perhaps long ago while it was idle."""
+
+
 class PostgresTx:
     """Runs statements on a connection that is in a transaction."""
 
@@ -250,6 +254,40 @@ class PostgresDatabase:
         return await self._repeat(
             self._pool, self._begin_reading, _ended, lambda tx: f(tx, *args, **kwargs)
         )
+
+    async def transient(
+        self,
+        f: Callable[Concatenate[Tx, P], Coroutine[object, None, T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run statements that each commit by themselves: one round trip each; see `Database`."""
+        for _ in range(self._config.pool_size):
+            try:
+                return await self._by_themselves(lambda tx: f(tx, *args, **kwargs))
+            except _Stale:
+                continue
+        raise StorageUnavailable("The server closes every connection.")
+
+    async def _by_themselves(self, f: Callable[[Tx], Coroutine[object, None, T]]) -> T:
+        try:
+            connection = await self._pool.acquire(timeout=self._config.connect_s)
+        except TimeoutError as error:
+            raise StorageBusy("No connection became free; nothing was written.") from error
+        except _DRIVER_ERRORS as error:
+            raise StorageUnavailable(f"Cannot connect: {error}") from error
+        tx = PostgresTx(connection)
+        try:
+            return await _Only(f(tx), tx)
+        except StorageUnavailable as error:
+            if isinstance(error.__cause__, _LOST) and not isinstance(error.__cause__, TimeoutError):
+                raise _Stale(error.detail) from error
+            raise
+        finally:
+            tx.end()
+            # No transaction was begun, so none is left open; the pool drops what is closed.
+            await self._pool.release(connection, timeout=self._config.connect_s)
 
     async def ping(self) -> None:
         """Commit a write of one row; see `Database`."""

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequen
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Concatenate, Final, Generic, LiteralString, ParamSpec, Protocol, TypeVar, cast
 
 import apsw
@@ -28,6 +29,7 @@ from signet.storage.errors import (
     StorageError,
     StorageUnavailable,
 )
+from signet.storage.limits import SIDE_SCHEMA
 from signet.storage.tx import Engine, PerRow, ReadTx, Tx, Value
 
 P = ParamSpec("P")
@@ -37,6 +39,7 @@ T = TypeVar("T")
 # A page changed by many commits is then copied once; a restart replays at most this much.
 _CHECKPOINT_PAGES: Final = 4000
 _CACHE_KIB: Final = 65536
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 Rows = Sequence[tuple[Value, ...]]
@@ -191,6 +194,7 @@ class SqliteDatabase:
         self._config = config
         self._writer = writer
         self._reader = reader
+        self._side: _Connection | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="signet-sqlite")
         self._waiting: deque[_Unit] = deque()
         self._wake = asyncio.Event()
@@ -253,6 +257,34 @@ class SqliteDatabase:
         finally:
             connection.close()
 
+    async def transient(
+        self,
+        f: Callable[Concatenate[Tx, P], Coroutine[object, None, T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Commit to the side file without a sync, on the loop where nobody is in the way."""
+
+        def call(tx: Tx) -> Coroutine[object, None, T]:
+            return f(tx, *args, **kwargs)
+
+        if self._side is None:
+            self._side = await asyncio.to_thread(_open_side, self._config)
+        try:
+            return _unsynced(self._side, call)
+        except StorageBusy:
+            # Another process is in the middle of its own: wait for it off the loop.
+            return await asyncio.to_thread(self._transient_patiently, call)
+
+    def _transient_patiently(self, f: Callable[[Tx], Coroutine[object, None, T]]) -> T:
+        connection = _open_side(self._config)
+        connection.set_busy_timeout(round(self._config.busy_s * 1000))
+        try:
+            return _unsynced(connection, f)
+        finally:
+            connection.close()
+
     async def ping(self) -> None:
         """Commit a write of one row; see `Database`."""
         await self.transact(_probe)
@@ -275,6 +307,8 @@ class SqliteDatabase:
                 unit.refuse(StorageUnavailable("The database was closed; nothing was written."))
             self._writer.close()
             self._reader.close()
+            if self._side is not None:
+                self._side.close()
 
     def stop(self) -> None:
         """Take nothing more; `run` returns after the last group."""
@@ -408,6 +442,48 @@ def _snapshot(connection: _Connection, f: Callable[[ReadTx], Coroutine[object, N
         return _in_transaction(f, connection)
     finally:
         connection.execute("ROLLBACK")
+
+
+def _unsynced(connection: _Connection, f: Callable[[Tx], Coroutine[object, None, T]]) -> T:
+    """Run `f` in one transaction of the side file."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            value = _in_transaction(f, connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    except apsw.Error as error:
+        raise _translated(error) from error
+    return value
+
+
+def _open_side(config: SqliteConfig) -> _Connection:
+    """Open the file of what may be forgotten; its connection waits for no lock.
+
+    Nothing of it is synced, so a power cut may leave it in pieces: it is named for this run of the
+    host, and those of earlier runs are removed unread.
+    """
+    boot = _BOOT_ID.read_text("ascii").strip() if _BOOT_ID.exists() else "0"
+    path = config.path.with_name(f"{config.path.name}-limits-{boot}")
+    try:
+        for earlier in config.path.parent.glob(f"{config.path.name}-limits-*"):
+            if not earlier.name.startswith(path.name):
+                earlier.unlink(missing_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        connection = cast(_Connection, apsw.Connection(str(path)))
+        connection.pragma("synchronous", "OFF")
+        _switch_to_wal(connection, config.busy_s)
+        connection.set_busy_timeout(round(config.busy_s * 1000))
+        connection.execute(SIDE_SCHEMA)
+        connection.set_busy_timeout(0)
+    except apsw.Error as error:
+        raise StorageUnavailable(f"Cannot open {path}: {error}") from error
+    except OSError as error:
+        raise StorageUnavailable(f"Cannot open {path}: {error.strerror}") from error
+    return connection
 
 
 def _open(config: SqliteConfig) -> tuple[int, _Connection, _Connection]:

@@ -156,6 +156,17 @@ class Metrics:
         self.refusals = self._counter(
             "signet_refusals_total", "Requests refused without a receipt, by code.", "code"
         )
+        self.limited = self._counter(
+            "signet_limited_total",
+            "Requests that a limit of their caller refused, by which.",
+            "limit",
+        )
+        self.limit_seconds = self._histogram(
+            "signet_limit_seconds", "Looks at the shared rate limits, each for all that waited."
+        )
+        self.limit_failures = self._counter(
+            "signet_limit_failures_total", "Looks at the shared rate limits that had no answer."
+        )
         self.chain_receipts = self._counter(
             "signet_chain_receipts_checked_total", "Receipts that the background check looked at."
         )
@@ -181,6 +192,7 @@ class Metrics:
         )
         self.whole = Tally(self.exchange_seconds)
         self.sealing = Tally(self.seal_seconds)
+        self.limiting = Tally(self.limit_seconds)
         self.phases: Mapping[Phase, Tally] = {
             phase: Tally(self.phase_seconds.labels(phase)) for phase in get_args(Phase)
         }
@@ -277,7 +289,7 @@ class Metrics:
 
     def pour(self) -> None:
         """Add up what the hot path has left to be added up."""
-        for tally in (self.whole, self.sealing, *self.phases.values()):
+        for tally in (self.whole, self.sealing, self.limiting, *self.phases.values()):
             tally.pour()
 
     def _counter(self, name: str, doc: str, *labels: str) -> Counter:

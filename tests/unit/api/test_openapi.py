@@ -67,9 +67,10 @@ def test_a_secured_operation() -> None:
     )
     assert described["security"] == [{"apiKey": []}, {"bearer": []}]
     responses = described["responses"]
-    assert set(responses) == {"200", "401", "403", "500", "503"}  # type: ignore[call-overload]
+    assert set(responses) == {"200", "401", "403", "429", "500", "503"}  # type: ignore[call-overload]
     assert responses["503"]["description"] == (  # type: ignore[index]
-        "`not_acknowledged`: Not acknowledged; `overloaded`: The gateway is at its limit"
+        "`not_acknowledged`: Not acknowledged; `overloaded`: The gateway is at its limit;"
+        " `limits_unavailable`: The limits cannot be checked"
     )
     assert responses["200"]["links"]["next"] == {  # type: ignore[index]
         "operationId": "next",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import cast
 
 import pytest
@@ -15,6 +16,7 @@ from tests.inprocess import App
 from signet.api.operations import Content, Public, Secured
 from signet.api.server import build_api
 from signet.core.tenant import Principal, Scope, read_keyring
+from signet.gateway.limits import LimitDefaults, Limits
 from signet.gateway.ports import Busy
 from signet.storage.errors import StorageBusy, StorageUnavailable
 from signet.telemetry.metrics import Metrics
@@ -70,6 +72,12 @@ class Built:
         asgi = build_api(
             operations,
             keyring=read_keyring({"acme-key": {"tenant": "acme"}}),
+            limits=Limits(
+                database=cast("object", None),  # type: ignore[arg-type]
+                defaults=LimitDefaults(),
+                metrics=self.metrics,
+                monotonic=time.monotonic,
+            ),
             version="1",
             metrics=self.metrics,
             log=cast(FilteringBoundLogger, self.log),

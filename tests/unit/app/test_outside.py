@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from signet.app.outside import egress_policies, fallback_provider, storage_config
+from signet.app.outside import (
+    egress_policies,
+    fallback_provider,
+    limit_defaults,
+    storage_config,
+)
 from signet.app.refused import StartRefused
+from signet.gateway.limits import LimitDefaults
 from signet.settings import read_settings
 from signet.storage.database import PostgresConfig, SqliteConfig
 
@@ -27,6 +33,21 @@ def test_the_database_is_where_the_settings_say() -> None:
         }
     ).settings
     assert storage_config(settings) == PostgresConfig(url="postgresql://h/d")
+
+
+def test_default_limits_are_those_of_the_settings() -> None:
+    """Nothing is limited by default; each setting has its own place."""
+    assert limit_defaults(read_settings({}).settings) == LimitDefaults()
+    environ = {
+        "SP_RATE_PER_MINUTE": "1",
+        "SP_RATE_BURST": "2",
+        "SP_KEY_RATE_PER_MINUTE": "3",
+        "SP_KEY_RATE_BURST": "4",
+        "SP_CONCURRENCY": "5",
+    }
+    assert limit_defaults(read_settings(environ).settings) == LimitDefaults(
+        rate_per_minute=1, rate_burst=2, key_rate_per_minute=3, key_rate_burst=4, concurrency=5
+    )
 
 
 def test_lists_and_destinations_make_one_policy(tmp_path: Path) -> None:

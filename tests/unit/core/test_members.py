@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from signet.core.members import COUNT, FLAG, member_faults, one_of, or_null, text
+from signet.core.members import COUNT, FLAG, member_faults, one_of, or_null, text, whole
 from signet.receipts.canonical import Json
 
 RULES = {"name": text("a name", r"[a-z]+"), "count": COUNT, "flag": FLAG}
@@ -63,3 +63,10 @@ def test_null_where_it_is_allowed() -> None:
     assert rule.holds("sync")
     assert not rule.holds("x")
     assert rule.expected == "one of sync, or null"
+
+
+@pytest.mark.parametrize(("value", "holds"), [(0, False), (1, True), (9, True), (10, False)])
+def test_a_whole_number_has_bounds(value: Json, holds: bool) -> None:
+    """Both bounds are within; a flag is no number."""
+    assert whole(1, 9).holds(value) is holds
+    assert not whole(0, 9).holds(True)

@@ -59,6 +59,23 @@ def test_a_key_narrows_its_tenant() -> None:
     assert keyring.tenants.keys() == {"acme"}
 
 
+def test_rates_are_the_tenant_s_and_the_key_s() -> None:
+    """Each has its own; a number that is no rate is refused where it stands."""
+    limits = {"rate_per_minute": 600, "rate_burst": 50, "concurrency": 8}
+    keys = {"a": {"tenant": "acme", **limits}, "b": {"tenant": "acme", **limits}}
+    keys["b"] |= {"key_rate_per_minute": 60, "key_rate_burst": 1}
+    principal = read_keyring(keys).find(b"b")
+    assert principal is not None
+    tenant = principal.tenant
+    assert (tenant.rate_per_minute, tenant.rate_burst, tenant.concurrency) == (600, 50, 8)
+    assert (principal.rate_per_minute, principal.rate_burst) == (60, 1)
+    for name in (*limits, "key_rate_per_minute", "key_rate_burst"):
+        for wrong in (0, -1, 10**7, True, "60", None):
+            with pytest.raises(KeyringInvalid) as refused:
+                read_keyring({"a": {"tenant": "acme", name: wrong}})
+            assert [fault.pointer for fault in refused.value.faults] == [f"/#1/{name}"]
+
+
 @pytest.mark.parametrize("presented", [b"", b"prod_key ", b"PROD_KEY", b"prod_ke", b"\xff", b"\0"])
 def test_another_key_is_not_found(presented: bytes) -> None:
     """Only the exact bytes open."""

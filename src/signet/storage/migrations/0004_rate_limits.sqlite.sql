@@ -1,0 +1,1 @@
+-- Rate-limit buckets are in a side file that is never synced (see storage/limits.py), not here.

@@ -1,0 +1,153 @@
+"""Buckets: the rule of the core on both engines, shared by all processes, never exceeded."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from signet.core.ratelimit import SETBACK_US, Rate
+from signet.core.ratelimit import take as rule
+from signet.storage.database import Database, PostgresConfig, SqliteConfig, open_database
+from signet.storage.limits import Bucket, Want, forget_full, look, take
+from signet.storage.tx import Tx
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+
+
+def want(bucket: str, units: int, rate: Rate) -> Want:
+    """Some units of a bucket of this rate."""
+    return Want(bucket, units, rate.interval_us, rate.burst)
+
+
+async def test_a_bucket_follows_the_rule_of_the_core(db: Database) -> None:
+    """Whatever is asked of buckets that are new, empty, full or owed much, SQL grants the same."""
+    # A long interval, so that the time between two statements changes nothing.
+    rate = Rate(3_600_000_000, 5)
+    for units in (2, 0, 1, 9, 1):
+        [before] = await db.transient(look, ["b"]) or [Bucket("b", 0, 0, 0)]
+        [after] = await db.transient(take, [want("b", units, rate)])
+        assert (after.granted, after.arrival_us) == rule(
+            before.arrival_us, after.now_us, units, rate
+        )
+    for arrival_us in (0, 10**12, 10**17):
+        await db.transient(_set, "b", arrival_us)
+        [after] = await db.transient(take, [want("b", 3, rate)])
+        assert (after.granted, after.arrival_us) == rule(arrival_us, after.now_us, 3, rate)
+
+
+async def _set(tx: Tx, bucket: str, arrival_us: int) -> None:
+    await tx.execute(
+        "UPDATE rate_limits SET arrival_us = :at WHERE bucket = :bucket",
+        at=arrival_us,
+        bucket=bucket,
+    )
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 8), st.integers(1, 40_000_000), st.integers(1, 6)),
+        min_size=1,
+        max_size=8,
+    )
+)
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+async def test_rates_may_change_under_a_bucket(
+    db: Database, calls: list[tuple[int, int, int]]
+) -> None:
+    """Each call is granted by its own rate, over what the calls before it have left."""
+    await db.transient(_forget, "changing")
+    arrival_us = 0
+    for units, interval_us, burst in calls:
+        rate = Rate(interval_us, burst)
+        [after] = await db.transient(take, [want("changing", units, rate)])
+        granted, arrival_us = rule(arrival_us, after.now_us, units, rate)
+        assert (after.granted, after.arrival_us) == (granted, arrival_us)
+
+
+async def _forget(tx: Tx, bucket: str) -> None:
+    await tx.execute("DELETE FROM rate_limits WHERE bucket = :bucket", bucket=bucket)
+
+
+async def test_many_buckets_take_one_call(db: Database) -> None:
+    """Each bucket answers by its own name and rate, whatever the order."""
+    wants = [want(f"b{n}", n, Rate(10**9, 3)) for n in (5, 1, 3, 0)]
+    granted = {bucket.name: bucket.granted for bucket in await db.transient(take, wants)}
+    assert granted == {"b5": 3, "b1": 1, "b3": 3, "b0": 0}
+    assert await db.transient(take, []) == []
+
+
+async def test_looking_takes_nothing(db: Database) -> None:
+    """A bucket that was looked at still has all that it had; one that is not there is not made."""
+    rate = Rate(10**9, 3)
+    assert await db.transient(look, ["b"]) == []
+    await db.transient(take, [want("b", 1, rate)])
+    first = await db.transient(look, ["b", "c"])
+    second = await db.transient(look, ["b", "c"])
+    assert [bucket.arrival_us for bucket in first] == [bucket.arrival_us for bucket in second]
+    [taken] = await db.transient(take, [want("b", 9, rate)])
+    assert taken.granted == 2
+
+
+async def test_only_full_buckets_are_forgotten(db: Database) -> None:
+    """Who still owes something is not let off."""
+    await db.transient(take, [want("old", 1, Rate(1, 1)), want("owing", 1, Rate(10**12, 1))])
+    await db.transient(_set, "old", int(time.time() - 3 * 3600) * 1_000_000)
+    assert await db.transient(forget_full) == 1
+    assert [bucket.name for bucket in await db.transient(look, ["old", "owing"])] == ["owing"]
+
+
+async def test_a_clock_set_back_is_forgiven(db: Database) -> None:
+    """A bucket from far in the future owes one burst, not all that time."""
+    rate = Rate(1_000_000, 2)
+    await db.transient(take, [want("b", 1, rate)])
+    await db.transient(_set, "b", int(time.time()) * 1_000_000 + 10 * SETBACK_US)
+    [after] = await db.transient(take, [want("b", 1, rate)])
+    assert after.granted == 0
+    assert after.arrival_us == after.now_us + 2_000_000
+
+
+async def test_two_processes_never_exceed_the_limit(
+    config: SqliteConfig | PostgresConfig,
+) -> None:
+    """Two processes that take as fast as they can are granted no more than one could be."""
+    async with open_database(config):
+        pass
+    rate = Rate(2_000, 40)
+    kind, where = (
+        ("sqlite", str(config.path))
+        if isinstance(config, SqliteConfig)
+        else ("postgres", config.url)
+    )
+    takers = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.storage.taker", kind, where,
+            str(rate.interval_us), str(rate.burst),
+            cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    heard = await asyncio.gather(*(taker.communicate() for taker in takers))
+    assert [taker.returncode for taker in takers] == [0, 0]
+    granted = sorted(
+        (int(at_us), int(units))
+        for out, _ in heard
+        for at_us, units in (line.split() for line in out.decode().splitlines())
+    )
+    assert all(any(int(line.split()[1]) for line in out.splitlines()) for out, _ in heard)
+    for first, (since_us, _) in enumerate(granted):
+        passed = 0
+        for until_us, units in granted[first:]:
+            passed += units
+            assert passed * rate.interval_us <= (
+                rate.burst * rate.interval_us + until_us - since_us
+            )
