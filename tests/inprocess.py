@@ -61,6 +61,11 @@ class Reply:
             return None
         return self.json["code"]
 
+    @property
+    def own_headers(self) -> Headers:
+        """The headers that say something about the resource: all but the request's own id."""
+        return [(name, value) for name, value in self.headers if name != b"x-request-id"]
+
     def header(self, name: str) -> str | None:
         """The value of a header that must not come twice."""
         found = [value for key, value in self.headers if key == name.lower().encode()]
@@ -167,6 +172,10 @@ class App:
             ],
             body=raw,
         )
+
+    async def flush_audit(self) -> None:
+        """Append the attempts that wait for the audit log."""
+        await self.gateway.trail.flush()
 
     async def stored(self) -> int:
         """How many receipts there are, of all tenants."""

@@ -436,6 +436,18 @@ class BillingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """What is written down of who did what."""
+
+    addresses: Literal["on", "off"] = _setting(
+        "SP_AUDIT_ADDRESSES",
+        _one_of("on", "off"),
+        "on",
+        "`off` keeps the addresses of clients out of the audit log.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
     """What an operator sees."""
 
@@ -466,6 +478,7 @@ class Settings:
     egress: EgressSettings = field(default_factory=EgressSettings)
     fallback: FallbackSettings = field(default_factory=FallbackSettings)
     billing: BillingSettings = field(default_factory=BillingSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
 

@@ -55,7 +55,7 @@ class TestExchange:
         missing = await app.get(f"/v1/exchanges/{NOWHERE}", api_key="globex-key")
         assert (foreign.status, foreign.code) == (404, "not_found")
         assert foreign.body == missing.body
-        assert foreign.headers == missing.headers
+        assert foreign.own_headers == missing.own_headers
 
     @pytest.mark.parametrize(
         "text", ["x", "sha256:", "sha256:" + "G" * 64, "sha256:" + "A" * 64, NOWHERE + "%0A", "%00"]
@@ -136,7 +136,7 @@ class TestChain:
         foreign = await app.get(f"/v1/receipts/{route}/t", api_key="globex-key")
         missing = await app.get(f"/v1/receipts/{route}/u", api_key="globex-key")
         assert (foreign.status, foreign.code) == (404, "not_found")
-        assert (foreign.body, foreign.headers) == (missing.body, missing.headers)
+        assert (foreign.body, foreign.own_headers) == (missing.body, missing.own_headers)
 
     @pytest.mark.parametrize("path", ["chain/t", "export/t", f"../exchanges/{NOWHERE}"])
     async def test_reading_needs_its_own_scope(self, app: App, path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from signet.storage.database import Database
@@ -20,7 +21,7 @@ from signet.storage.exchanges import (
     commit_exchanges,
 )
 from signet.storage.receipts import StoredReceipt, head, iter_chain
-from signet.storage.tx import Tx
+from signet.storage.tx import ReadTx, Tx
 
 TENANT = "acme"
 
@@ -88,6 +89,7 @@ def seal(item: PendingExchange, last: Head | None) -> Sealed:
         ),
         payload_cid=text(payload),
         payload=payload,
+        audit=draft.get("audit"),
     )
 
 
@@ -128,6 +130,27 @@ def hashes(results: Sequence[Result]) -> list[str]:
             result.sealed.receipt_hash if isinstance(result, Committed) else result.receipt_hash
         )
     return found
+
+
+async def entries_of(db: Database, tenant: str = TENANT) -> list[dict[str, Any]]:
+    """A tenant's entries, checked link by link and against the head."""
+
+    async def read(tx: ReadTx) -> tuple[list[bytes], bytes | None]:
+        bodies = await tx.all(
+            bytes, "SELECT body FROM audit_entries WHERE tenant = :t ORDER BY seq", t=tenant
+        )
+        head = await tx.one(bytes, "SELECT entry_hash FROM audit_heads WHERE tenant = :t", t=tenant)
+        return bodies, head
+
+    bodies, head = await db.read_current(read)
+    entries = [json.loads(body) for body in bodies]
+    assert [e["seq"] for e in entries] == list(range(1, len(entries) + 1))
+    assert all(b["prev_entry_hash"] == a["entry_hash"] for a, b in pairwise(entries))
+    if entries:
+        assert entries[0]["prev_entry_hash"] is None
+        assert head is not None
+        assert entries[-1]["entry_hash"] == "sha256:" + head.hex()
+    return entries
 
 
 async def count(tx: Tx) -> int:

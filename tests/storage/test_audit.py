@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from itertools import pairwise
 from typing import Any
 
 import pytest
+from tests.storage.ledger import TENANT, commit, entries_of, pending
 
 from signet.core.audit import SYSTEM, Change, Entry
 from signet.core.ids import TenantId
 from signet.storage.audit import append, record_change
 from signet.storage.database import Database, PostgresConfig, SqliteConfig, open_database
 from signet.storage.errors import IntegrityViolated
-from signet.storage.tx import ReadTx, Tx
+from signet.storage.tx import Tx
 
 pytestmark = pytest.mark.anyio
 
@@ -27,40 +26,19 @@ def entry(name: str = "x", tenant: TenantId = ACME, ts_us: int = 1_000_000, **re
     return Entry(tenant=tenant, ts_us=ts_us, actor="env_1", action="test", object=name, **rest)
 
 
-async def chain(db: Database, tenant: str = ACME) -> list[dict[str, Any]]:
-    """A tenant's entries, checked link by link and against the head."""
-
-    async def read(tx: ReadTx) -> tuple[list[bytes], bytes | None]:
-        bodies = await tx.all(
-            bytes, "SELECT body FROM audit_entries WHERE tenant = :t ORDER BY seq", t=tenant
-        )
-        head = await tx.one(bytes, "SELECT entry_hash FROM audit_heads WHERE tenant = :t", t=tenant)
-        return bodies, head
-
-    bodies, head = await db.read_current(read)
-    entries = [json.loads(body) for body in bodies]
-    assert [e["seq"] for e in entries] == list(range(1, len(entries) + 1))
-    assert all(b["prev_entry_hash"] == a["entry_hash"] for a, b in pairwise(entries))
-    if entries:
-        assert entries[0]["prev_entry_hash"] is None
-        assert head is not None
-        assert entries[-1]["entry_hash"] == "sha256:" + head.hex()
-    return entries
-
-
 async def test_entries_chain_per_tenant(db: Database) -> None:
     """Each tenant has a chain of its own, in the order given, over any number of batches."""
     await db.transact(append, [entry("a"), entry("b", OTHER), entry("c")])
     await db.transact(append, [entry("d"), entry("e", SYSTEM)])
-    assert [e["object"] for e in await chain(db)] == ["a", "c", "d"]
-    assert [e["object"] for e in await chain(db, OTHER)] == ["b"]
-    assert [e["object"] for e in await chain(db, SYSTEM)] == ["e"]
+    assert [e["object"] for e in await entries_of(db)] == ["a", "c", "d"]
+    assert [e["object"] for e in await entries_of(db, OTHER)] == ["b"]
+    assert [e["object"] for e in await entries_of(db, SYSTEM)] == ["e"]
 
 
 async def test_nothing_to_append(db: Database) -> None:
     """No entries make no chain."""
     await db.transact(append, [])
-    assert await chain(db) == []
+    assert await entries_of(db) == []
 
 
 async def test_a_change_and_its_entry_are_one(db: Database) -> None:
@@ -76,9 +54,9 @@ async def test_a_change_and_its_entry_are_one(db: Database) -> None:
 
     with pytest.raises(IntegrityViolated):
         await db.transact(change, True)
-    assert await chain(db) == []
+    assert await entries_of(db) == []
     await db.transact(change, False)
-    [made] = await chain(db)
+    [made] = await entries_of(db)
     assert (made["action"], made["after"], made["before"]) == ("tenant.create", {}, None)
 
 
@@ -90,7 +68,7 @@ async def test_two_changes_in_one_transaction(db: Database) -> None:
             await record_change(tx, Change(actor="k", tenant=ACME, action="x.y", object=name))
 
     await db.transact(change)
-    assert [e["object"] for e in await chain(db)] == ["a", "b"]
+    assert [e["object"] for e in await entries_of(db)] == ["a", "b"]
 
 
 async def test_many_append_at_once(config: SqliteConfig | PostgresConfig) -> None:
@@ -100,6 +78,22 @@ async def test_many_append_at_once(config: SqliteConfig | PostgresConfig) -> Non
             for number in range(40):
                 for name, db in (("one", one), ("two", two)):
                     tasks.create_task(db.transact(append, [entry(f"{name}-{number}")] * 3))
-        objects = [e["object"] for e in await chain(one)]
+        objects = [e["object"] for e in await entries_of(one)]
     assert len(objects) == 240
     assert {objects.count(o) for o in objects} == {3}
+
+
+async def test_a_receipt_and_its_entry_are_one(db: Database) -> None:
+    """Each receipt of a batch has its entry, a replay has none, and the batch moves the head."""
+    made = [pending(name, audit=entry(name)) for name in "abc"]
+    await commit(db, *made, pending("x", tenant="other", audit=entry("x", OTHER)))
+    await commit(db, made[0], pending("d", audit=entry("d")))
+    assert [e["object"] for e in await entries_of(db)] == ["a", "b", "c", "d"]
+    assert [e["object"] for e in await entries_of(db, "other")] == ["x"]
+
+
+async def test_no_receipt_no_entry(db: Database) -> None:
+    """An exchange whose seal fails takes its entry with it."""
+    with pytest.raises(RuntimeError):
+        await commit(db, pending("a", audit=entry("a")), pending("b", fault="no"))
+    assert await entries_of(db, TENANT) == []

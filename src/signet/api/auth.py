@@ -18,10 +18,14 @@ _IDEMPOTENCY_HEADERS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No entry; `code` has a row in the table of problems."""
+    """No entry; `code` has a row in the table of problems.
+
+    `principal` is whose key it was, where the key was good.
+    """
 
     code: str
     detail: str
+    principal: Principal | None = None
 
 
 def authenticate(headers: RawHeaders, keyring: Keyring, scope: Scope) -> Principal | Refused:
@@ -31,7 +35,7 @@ def authenticate(headers: RawHeaders, keyring: Keyring, scope: Scope) -> Princip
     if principal is None:
         return Refused("unauthenticated", "send a valid key in X-SIGNET-API-Key")
     if scope not in principal.scopes:
-        return Refused("scope_missing", f"this key lacks the scope {scope}")
+        return Refused("scope_missing", f"this key lacks the scope {scope}", principal)
     return principal
 
 

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
+from signet.api import visits
 from signet.api.auth import Refused, authenticate
 from signet.api.limiting import within_limits
 from signet.api.openapi import openapi
@@ -28,9 +29,11 @@ from signet.api.operations import (
     Secured,
     problem_response,
 )
+from signet.api.visits import Visit
 from signet.core.tenant import Keyring
+from signet.gateway.audit import Trail
 from signet.gateway.limits import Limits
-from signet.gateway.ports import Busy
+from signet.gateway.ports import Busy, Clock
 from signet.storage.errors import StorageBusy, StorageError
 from signet.telemetry.metrics import Metrics
 
@@ -45,11 +48,19 @@ def build_api(
     version: str,
     metrics: Metrics,
     log: FilteringBoundLogger,
+    trail: Trail,
+    addresses: bool,
+    clock: Clock,
 ) -> ASGIApp:
-    """Return the application that serves `operations` and their OpenAPI document."""
+    """Return the application that serves `operations` and their OpenAPI document.
+
+    Whatever somebody with a key asks is told to `trail`, the client's address only where
+    `addresses` says so.
+    """
     described = _describe_itself(operations, version)
+    recorder = _Recorder(trail=trail, addresses=addresses, clock=clock)
     guarded = [
-        (operation, _guarded(operation, keyring, limits, metrics, log))
+        (operation, _guarded(operation, keyring, limits, metrics, log, recorder))
         for operation in (*operations, described)
     ]
     router = Starlette(
@@ -106,12 +117,39 @@ def _describe_itself(operations: Sequence[Operation], version: str) -> Operation
     return itself
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Recorder:
+    """Tells the audit trail what came of each visit."""
+
+    trail: Trail
+    addresses: bool
+    clock: Clock
+
+    def begin(self, request: Request) -> Visit:
+        """Begin a visit, before anything is known of who it is."""
+        return visits.begin(request, now_us=self.clock(), addresses=self.addresses)
+
+    def end(self, operation: Operation, visit: Visit, request: Request, code: str) -> None:
+        """Write it down, unless it was anonymous or its entry is in the log with its receipt."""
+        if visit.principal is None or visit.recorded:
+            return
+        about = visit.object or "/".join(map(str, request.path_params.values())) or None
+        self.trail.attempted(
+            visit.principal,
+            action=operation.name,
+            object=about,
+            code=visit.code or code,
+            origin=visit.origin,
+        )
+
+
 def _guarded(
     operation: Operation,
     keyring: Keyring,
     limits: Limits,
     metrics: Metrics,
     log: FilteringBoundLogger,
+    recorder: _Recorder,
 ) -> _Endpoint:
     """Wrap an endpoint so that every request has one answer, one count and one line of log."""
     answered: dict[int, Counter] = {}
@@ -125,8 +163,9 @@ def _guarded(
     async def guarded(request: Request) -> Response:
         started = perf_counter()
         metrics.in_flight.inc()
+        visit = recorder.begin(request)
         try:
-            response = await _entered(operation, request, keyring, limits)
+            response = await _entered(operation, request, keyring, limits, visit)
         except (StorageBusy, Busy) as error:
             response = problem_response("overloaded", error.detail, retry_after_s=1.0)
         except StorageError as error:
@@ -142,14 +181,18 @@ def _guarded(
         if code is not None:
             metrics.refusals.labels(code).inc()
         count(response.status_code)
+        recorder.end(operation, visit, request, code or "ok")
         trace_id = dict(response.raw_headers).get(b"x-signet-trace")
+        request_id = visit.origin.request_id
         response.raw_headers.append((b"x-content-type-options", b"nosniff"))
+        response.raw_headers.append((b"x-request-id", request_id.encode("ascii")))
         log.info(
             "request",
             method=operation.method,
             route=operation.path,
             status=response.status_code,
             code=code,
+            request_id=request_id,
             trace_id=None if trace_id is None else trace_id.decode("latin-1"),
             ms=round((perf_counter() - started) * 1000, 3),
         )
@@ -159,7 +202,7 @@ def _guarded(
 
 
 async def _entered(
-    operation: Operation, request: Request, keyring: Keyring, limits: Limits
+    operation: Operation, request: Request, keyring: Keyring, limits: Limits, visit: Visit
 ) -> Response:
     """Call the endpoint, past authentication and the caller's limits where it is secured."""
     match operation:
@@ -168,7 +211,9 @@ async def _entered(
         case Secured(endpoint=endpoint, scope=scope):
             principal = authenticate(request.scope["headers"], keyring, scope)
             if isinstance(principal, Refused):
+                visit.principal = principal.principal
                 return problem_response(principal.code, principal.detail)
+            visit.principal = principal
             return await within_limits(limits, principal, lambda: endpoint(request, principal))
         case _:
             raise TypeError("an operation is public or secured")

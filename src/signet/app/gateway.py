@@ -32,6 +32,7 @@ from signet.app.signing import load_signing_key, published, webhook_key
 from signet.core.ids import TenantId
 from signet.core.registry import Registry
 from signet.egress.client import EgressClient
+from signet.gateway.audit import Trail
 from signet.gateway.claims import Claims
 from signet.gateway.exchange import Exchanges
 from signet.gateway.exports import Exports
@@ -70,6 +71,7 @@ class Gateway:
     key: SigningKey
     metrics: Metrics
     log: FilteringBoundLogger
+    trail: Trail
     draining: bool = field(default=False)
 
 
@@ -225,6 +227,8 @@ async def open_gateway(
                 metrics_token=settings.telemetry.metrics_token,
             ),
         ]
+        trail = Trail(database=database, metrics=metrics, clock=_now_us)
+        resources.push_async_callback(trail.close)
         asgi = build_api(
             operations,
             keyring=settings.exchange.api_keys,
@@ -232,11 +236,17 @@ async def open_gateway(
             version=__version__,
             metrics=metrics,
             log=log,
+            trail=trail,
+            addresses=settings.audit.addresses == "on",
+            clock=_now_us,
         )
-        gateway = Gateway(asgi=asgi, database=database, key=key, metrics=metrics, log=log)
+        gateway = Gateway(
+            asgi=asgi, database=database, key=key, metrics=metrics, log=log, trail=trail
+        )
         workers = (
             Worker(name="recovery", work=recovery.run_once, every_s=5.0),
             Worker(name="holds", work=recovery.settle_holds, every_s=10.0),
+            Worker(name="audit", work=trail.flush, every_s=1.0),
             Worker(name="chains", work=chain_check.run_once, every_s=1.0),
             Worker(name="limits", work=limits.forget, every_s=3600.0),
         )

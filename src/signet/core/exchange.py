@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, cast
 
+from signet.core.audit import Origin
 from signet.core.errors import Fault, SignetError
 from signet.core.ids import RECEIPT_HASH, TRACE_ID, TYPE_NAME, KeyHash, TenantId, TraceId
 from signet.core.members import Rule, member_faults, one_of, or_null, text
@@ -92,10 +93,12 @@ def read_envelope(document: Json) -> Envelope:
 class Subject:
     """What an exchange's receipt is about: all of it that must outlive the process in an intent.
 
-    `salt` is there for tenants whose hashes are sealed; it is erased with the payload.
+    `actor` is the id of the key that asked. `salt` is there for tenants whose hashes are sealed; it
+    is erased with the payload.
     """
 
     tenant: TenantId
+    actor: str
     trace_id: TraceId
     key_hash: KeyHash
     fingerprint: bytes
@@ -115,6 +118,7 @@ class Call:
     envelope: Envelope
     body_bytes: int
     traceparent: str | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Final, assert_never
 
+from signet.core.audit import Origin
 from signet.core.errors import Fault
 from signet.core.exchange import (
     Call,
@@ -79,7 +80,12 @@ class Exchanges:
     dice: Dice
 
     async def exchange(
-        self, principal: Principal, key: str | None, body: bytes, traceparent: str | None = None
+        self,
+        principal: Principal,
+        key: str | None,
+        body: bytes,
+        traceparent: str | None = None,
+        origin: Origin | None = None,
     ) -> Answered | NotAccepted:
         """Carry out one request of `principal` under its idempotency `key`.
 
@@ -87,9 +93,9 @@ class Exchanges:
         yields the first execution or its stored answer.
         """
         if len(body) < LARGE_BODY_BYTES:
-            call = self._accept(principal, key, body, traceparent)
+            call = self._accept(principal, key, body, traceparent, origin)
         else:
-            call = await asyncio.to_thread(self._accept, principal, key, body, traceparent)
+            call = await asyncio.to_thread(self._accept, principal, key, body, traceparent, origin)
         if isinstance(call, NotAccepted):
             return call
         decision = await self.pipeline.run(call)
@@ -99,7 +105,7 @@ class Exchanges:
 
     async def _commit(self, call: Call, decision: Decision) -> Answered | NotAccepted:
         """Write the decision down and tell what came of it."""
-        draft = Draft(subject=call.subject, decision=decision)
+        draft = Draft(subject=call.subject, decision=decision, origin=call.origin)
         started = perf_counter()
         if decision.fence is None:
             expected = call.envelope.expected_prev
@@ -152,7 +158,12 @@ class Exchanges:
         return known or stored.InFlight(retry_after_s=1.0)
 
     def _accept(
-        self, principal: Principal, key: str | None, body: bytes, traceparent: str | None
+        self,
+        principal: Principal,
+        key: str | None,
+        body: bytes,
+        traceparent: str | None,
+        origin: Origin | None,
     ) -> Call | NotAccepted:
         """Read the request strictly; what fails here leaves no receipt."""
         if key is None:
@@ -172,6 +183,7 @@ class Exchanges:
         salt = self.dice(16) if tenant.sealed else None
         subject = Subject(
             tenant=tenant.id,
+            actor=principal.key_id,
             trace_id=envelope.trace_id or new_trace_id(self.clock(), self.dice(10)),
             key_hash=idempotency_hash(self.issuer, tenant.id, key),
             fingerprint=fingerprint(ROUTE, envelope.delivery, body),
@@ -187,6 +199,7 @@ class Exchanges:
             envelope=envelope,
             body_bytes=len(body),
             traceparent=traceparent,
+            origin=origin,
         )
 
 

@@ -32,6 +32,7 @@ class Intent:
         subject = self.subject
         document: dict[str, Json] = {
             "tenant": subject.tenant,
+            "actor": subject.actor,
             "trace_id": subject.trace_id,
             "key_hash": subject.key_hash.hex(),
             "fingerprint": subject.fingerprint.hex(),
@@ -62,6 +63,7 @@ class Intent:
         return cls(
             subject=Subject(
                 tenant=TenantId(text("tenant")),
+                actor=text("actor"),
                 trace_id=TraceId(text("trace_id")),
                 key_hash=KeyHash(bytes.fromhex(text("key_hash"))),
                 fingerprint=bytes.fromhex(text("fingerprint")),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from signet.core.audit import Entry, Origin
 from signet.core.billing import period_of
 from signet.core.exchange import Decision, ExpectedHead, Outcome, Subject
 from signet.core.ids import TenantId
@@ -20,10 +21,14 @@ _VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """What waits to be sealed: what it is about, and how it was decided."""
+    """What waits to be sealed: what it is about, and how it was decided.
+
+    `origin` is that of the request; None where nobody waits for an answer.
+    """
 
     subject: Subject
     decision: Decision
+    origin: Origin | None = None
 
 
 def pending(draft: Draft, *, kind: Kind = "exchange", expected: ExpectedHead) -> PendingExchange:
@@ -103,7 +108,25 @@ class Sealer:
             payload_cid=cid,
             payload=decision.normalized,
             payload_salt=subject.salt,
+            audit=_entry(pending.draft, pending.kind, now_us, receipt.receipt_hash),
         )
+
+
+def _entry(draft: Draft, kind: str, now_us: int, receipt_hash: str) -> Entry:
+    """Return the audit entry that is committed with the receipt."""
+    subject, refusal, origin = draft.subject, draft.decision.refusal, draft.origin
+    return Entry(
+        tenant=subject.tenant,
+        ts_us=now_us,
+        actor=subject.actor,
+        action="exchange" if kind == "exchange" else f"exchange.{kind}",
+        object=subject.trace_id,
+        code="ok" if refusal is None else refusal.code,
+        receipt_hash=receipt_hash,
+        latency_us=None if origin is None else max(now_us - origin.received_us, 0),
+        request_id=None if origin is None else origin.request_id,
+        address=None if origin is None else origin.address,
+    )
 
 
 def salted_id(salt: bytes | None, content: bytes) -> str:

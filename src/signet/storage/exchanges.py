@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from signet.core.audit import Entry
+from signet.storage.audit import append
 from signet.storage.errors import IntegrityViolated, Raced
 from signet.storage.hashes import digest, hash_text
 from signet.storage.tx import PerRow, ReadTx, Tx, Value
@@ -62,7 +64,8 @@ class Sealed:
     `canonical` are the signed bytes. `jws` may be the detached form (`header..signature`), since
     `canonical` is its payload. `period` is the billing period that `vex_units` and `fu_tokens`
     count in. `payload` is kept under (tenant, `payload_cid`) so that it can be erased while the
-    receipt stands; `payload_salt` is kept and erased with it.
+    receipt stands; `payload_salt` is kept and erased with it. `audit` becomes an entry of the
+    tenant's audit chain.
     """
 
     hop: int
@@ -79,6 +82,7 @@ class Sealed:
     payload_cid: str | None = None
     payload: bytes | None = None
     payload_salt: bytes | None = None
+    audit: Entry | None = None
 
 
 Seal = Callable[[PendingExchange, Head | None], Sealed]
@@ -250,6 +254,7 @@ class _Work:
         self._closed_claims: list[tuple[Value, ...]] = []
         self._answers: list[tuple[Value, ...]] = []
         self._payloads: list[tuple[Value, ...]] = []
+        self._entries: list[Entry] = []
         self.receipts: list[tuple[Value, ...]] = []
 
     def decide(self, pending: PendingExchange) -> Result | _Stored:
@@ -344,6 +349,8 @@ class _Work:
             self._payloads.append(
                 (row_id, tenant, cid, sealed.ts_us, sealed.payload, sealed.payload_salt)
             )
+        if sealed.audit is not None:
+            self._entries.append(sealed.audit)
         if sealed.vex_units:
             self._usage[tenant, sealed.period, "vex"] += sealed.vex_units
         if sealed.fu_tokens:
@@ -370,10 +377,12 @@ class _Work:
         await tx.execute_each(_RECEIPTS, self.receipts)
         await tx.execute_each(_ANSWERS, self._answers)
         await tx.execute_each(_PAYLOADS, self._payloads)
-        # Totals last: their rows are the hottest and stay locked until the commit.
+        # Totals and audit heads last: they are the hottest rows and stay locked until the commit.
         await tx.execute_each(
             _TOTALS, [(*name, shard, units) for name, units in sorted(self._usage.items())]
         )
+        if self._entries:
+            await append(tx, self._entries)
 
 
 def _answered_in_batch(pending: PendingExchange, first: PendingExchange, sealed: Sealed) -> Result:

@@ -21,6 +21,7 @@ class _Counts(NamedTuple):
     overdue: int
     lanes: int
     periods: int
+    entries: int
     keys: int
 
 
@@ -42,6 +43,7 @@ async def read_vitals(tx: ReadTx, schema_version: int) -> Vitals:
             (SELECT count(*) FROM claims WHERE lease_until_us <= :now),
             (SELECT count(*) FROM billing_lanes WHERE stopped IS NOT NULL),
             (SELECT count(*) FROM billing_periods WHERE closed_us IS NULL),
+            (SELECT CAST(coalesce(sum(seq), 0) AS bigint) FROM audit_heads),
             (SELECT count(*) FROM signing_keys WHERE retired_us IS NULL AND revoked_us IS NULL)""",
         now=now_us,
     )
@@ -70,5 +72,6 @@ async def read_vitals(tx: ReadTx, schema_version: int) -> Vitals:
         outbox_dead_windows=depth.dead,
         billing_stopped_lanes=counts.lanes,
         billing_open_periods=counts.periods,
+        audit_entries=counts.entries,
         signing_keys_active=counts.keys,
     )

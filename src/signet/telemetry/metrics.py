@@ -176,6 +176,12 @@ class Metrics:
         self.chain_flaws = self._counter(
             "signet_chain_flaws_total", "What the background check found not to hold.", "kind"
         )
+        self.audit_gaps = self._counter(
+            "signet_audit_gaps_total", "Attempts that the audit log counts but does not tell of."
+        )
+        self.audit_waiting = self._gauge(
+            "signet_audit_waiting_entries", "Audit entries that wait to be appended."
+        )
         self.vex_units = self._counter("signet_vex_units_total", "Verified exchanges metered.")
         self.requests = self._counter(
             "signet_http_requests_total", "HTTP answers, by route and status.", "route", "status"

@@ -28,4 +28,5 @@ class Vitals:
     outbox_dead_windows: int = _told("Billing windows that Stripe refuses: the dead letters.")
     billing_stopped_lanes: int = _told("Lanes to Stripe that wait for an operator.")
     billing_open_periods: int = _told("Tenants' months that have used something and are open.")
+    audit_entries: int = _told("Entries ever appended to the audit chains, pruned ones included.")
     signing_keys_active: int = _told("Signing keys that are neither retired nor revoked.")

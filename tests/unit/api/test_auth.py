@@ -33,11 +33,14 @@ def test_a_missing_scope_is_no_missing_key() -> None:
     """A good key without the scope is told so; a bad one is not told which scope there is."""
     narrow = [(b"x-signet-api-key", b"narrow")]
     refused = authenticate(narrow, KEYRING, Scope.EXCHANGE)
-    assert refused == Refused("scope_missing", "this key lacks the scope exchange")
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.detail) == ("scope_missing", "this key lacks the scope exchange")
+    assert refused.principal == KEYRING.find(b"narrow")
     for headers in ([], [(b"x-signet-api-key", b"x")], [(b"authorization", b"Bearer ")]):
         unknown = authenticate(headers, KEYRING, Scope.EXCHANGE)
         assert isinstance(unknown, Refused)
         assert unknown.code == "unauthenticated"
+        assert unknown.principal is None
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,10 @@ from tests.inprocess import App
 from signet.api.operations import Content, Public, Secured
 from signet.api.server import build_api
 from signet.core.tenant import Principal, Scope, read_keyring
+from signet.gateway.audit import Trail
 from signet.gateway.limits import LimitDefaults, Limits
 from signet.gateway.ports import Busy
+from signet.storage.database import Database
 from signet.storage.errors import StorageBusy, StorageUnavailable
 from signet.telemetry.metrics import Metrics
 
@@ -37,6 +39,9 @@ class Built:
     def __init__(self) -> None:
         self.log = CapturingLogger()
         self.metrics = Metrics()
+        self.trail = Trail(
+            database=cast(Database, None), metrics=self.metrics, clock=lambda: 1_000_000
+        )
         answers = {200: Content(doc="Yes.")}
 
         async def fine(_request: Request) -> Response:
@@ -81,6 +86,9 @@ class Built:
             version="1",
             metrics=self.metrics,
             log=cast(FilteringBoundLogger, self.log),
+            trail=self.trail,
+            addresses=True,
+            clock=lambda: 1_000_000,
         )
         self.app = App(asgi, cast("object", None))  # type: ignore[arg-type]
 

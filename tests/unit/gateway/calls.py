@@ -44,6 +44,7 @@ def subject(**changes: object) -> Subject:
     """What a receipt is about."""
     members: dict[str, object] = {
         "tenant": TenantId("acme"),
+        "actor": "env_0",
         "trace_id": TraceId("t"),
         "key_hash": KeyHash(b"k" * 32),
         "fingerprint": b"f" * 32,

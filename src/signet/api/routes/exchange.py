@@ -13,6 +13,7 @@ from signet.api import schemas
 from signet.api.auth import Refused, idempotency_key
 from signet.api.bodies import read_json_body
 from signet.api.operations import Content, Operation, Parameter, Secured, problem_response
+from signet.api.visits import visit_of
 from signet.core.tenant import Principal, Scope
 from signet.gateway.exchange import Answered, Exchanges, NotAccepted
 from signet.telemetry.metrics import Metrics
@@ -29,18 +30,20 @@ def operations(
 
     async def exchange(request: Request, principal: Principal) -> Response:
         started = perf_counter()
+        visit = visit_of(request)
         if draining():
             detail = "ask again with the same key; another node or the next start will answer"
             return problem_response("draining", detail, retry_after_s=1)
         try:
             body = await read_json_body(request, max_body_bytes)
         except ClientDisconnect:
+            visit.code = "client_left"
             return Response(status_code=499)  # nobody reads it; the log does
         if isinstance(body, Refused):
             return problem_response(body.code, body.detail)
         key = idempotency_key(request.scope["headers"])
         traceparent = request.headers.get("traceparent")
-        result = await exchanges.exchange(principal, key, body, traceparent)
+        result = await exchanges.exchange(principal, key, body, traceparent, visit.origin)
         if isinstance(result, NotAccepted):
             return problem_response(
                 result.code,
@@ -49,7 +52,10 @@ def operations(
                 receipt=result.receipt,
                 retry_after_s=result.retry_after_s,
             )
-        if not result.replayed:
+        if result.replayed:
+            visit.code, visit.object = "replayed", result.trace_id
+        else:
+            visit.recorded = True
             metrics.whole.observe(perf_counter() - started)
         return _response(result)
 

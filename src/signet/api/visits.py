@@ -1,0 +1,51 @@
+"""One request on its way through the guard: where it came from, and what it turned out to be."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Final, cast
+
+from starlette.requests import Request
+
+from signet.core.audit import Origin
+from signet.core.tenant import Principal
+
+_PLACE: Final = "signet.visit"
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(slots=True, kw_only=True)
+class Visit:
+    """What the guard writes down of a request once it has been answered.
+
+    `principal` is there as soon as the key is known. An endpoint sets `code` where neither status
+    nor problem tells how it ended, and `object` where the path does not say what it was about.
+    `recorded` says that the audit entry has been committed with the receipt.
+    """
+
+    origin: Origin
+    principal: Principal | None = None
+    code: str | None = None
+    object: str | None = None
+    recorded: bool = False
+
+
+def begin(request: Request, *, now_us: int, addresses: bool) -> Visit:
+    """Begin the visit of `request`; its client's address is kept only where `addresses` says so.
+
+    A caller's own X-Request-Id is kept if it is short and plain, so that it can be found again.
+    """
+    given = next((v for name, v in request.scope["headers"] if name == b"x-request-id"), b"")
+    own = given.decode("ascii") if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    client = cast("tuple[str, int] | None", request.scope.get("client"))
+    address = client[0] if addresses and client else None
+    visit = Visit(origin=Origin(request_id=own, address=address, received_us=now_us))
+    request.scope[_PLACE] = visit
+    return visit
+
+
+def visit_of(request: Request) -> Visit:
+    """Return the visit that the guard has begun."""
+    return cast(Visit, request.scope[_PLACE])

@@ -1,0 +1,123 @@
+"""The audit log of a whole gateway: who did what, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.inprocess import App, invoice, open_app
+from tests.storage.ledger import entries_of
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[App]:
+    """A gateway on an empty database."""
+    async with open_app(tmp_path) as opened:
+        yield opened
+
+
+async def told(app: App, tenant: str = "acme") -> list[dict[str, Any]]:
+    """A tenant's entries, with what still waited."""
+    await app.flush_audit()
+    return await entries_of(app.gateway.database, tenant)
+
+
+class TestExchanges:
+    """Every accepted exchange has an entry of its own."""
+
+    async def test_an_exchange_has_one_entry(self, app: App) -> None:
+        """It names key, trace, result and receipt, and came with the receipt's own commit."""
+        reply = await app.exchange(
+            invoice(trace_id="t"), headers=[(b"x-request-id", b"my-request")]
+        )
+        assert reply.header("x-request-id") == "my-request"
+        [entry] = await entries_of(app.gateway.database, "acme")  # without a flush
+        assert entry["action"] == "exchange"
+        assert entry["object"] == "t"
+        assert entry["code"] == "ok"
+        assert entry["receipt_hash"] == reply.json["receipt"]["receipt_hash"]
+        assert entry["actor"].startswith("env_")
+        assert entry["request_id"] == "my-request"
+        assert entry["address"] == "127.0.0.1"
+        assert entry["ts"] == reply.json["receipt"]["ts"]
+        assert entry["latency_us"] >= 0
+        assert len(await told(app)) == 1
+
+    async def test_a_refused_exchange_has_one_entry(self, app: App) -> None:
+        """Its code is the problem's, and its receipt is named."""
+        reply = await app.exchange(invoice({"amount": "x"}))
+        [entry] = await told(app)
+        assert entry["code"] == reply.code
+        assert entry["receipt_hash"] == reply.json["receipt"]["receipt_hash"]
+
+    async def test_a_replay_is_an_attempt(self, app: App) -> None:
+        """The replay has an entry but no receipt of its own."""
+        for _ in range(2):
+            await app.exchange(invoice(trace_id="t"), key="k")
+        first, again = await told(app)
+        assert (first["code"], again["code"]) == ("ok", "replayed")
+        assert (again["object"], again["receipt_hash"]) == ("t", None)
+
+    async def test_no_payload_is_in_the_log(self, app: App) -> None:
+        """Neither values nor keys are in any entry, whatever came of the request."""
+        await app.exchange(invoice())
+        await app.exchange(invoice({"invoice_id": 5, "customer_name": "ACME GmbH"}))
+        await app.exchange(b'{"payload": "ACME GmbH"}')
+        log = json.dumps(await told(app))
+        assert len(await told(app)) == 3
+        assert "ACME GmbH" not in log
+        assert "acme-key" not in log
+
+
+class TestAttempts:
+    """Whatever else somebody with a key asks."""
+
+    async def test_reads_and_refusals_are_told(self, app: App) -> None:
+        """Each with the operation's name, its object and how it ended."""
+        await app.get("/v1/receipts/chain/nowhere")
+        await app.get("/v1/usage")
+        await app.get("/v1/usage", api_key="agent-key")
+        await app.exchange(b"no json")
+        entries = [(e["action"], e["object"], e["code"]) for e in await told(app)]
+        assert entries == [
+            ("get_chain", "nowhere", "not_found"),
+            ("get_usage", None, "ok"),
+            ("get_usage", None, "scope_missing"),
+            ("exchange", None, "invalid_json"),
+        ]
+
+    async def test_a_stranger_leaves_no_entry(self, app: App) -> None:
+        """Without a good key there is nobody to tell of; metrics count them."""
+        await app.get("/v1/usage", api_key="nobody")
+        await app.get("/v1/usage", api_key=None)
+        await app.get("/healthz")
+        assert await told(app) == []
+
+    async def test_each_tenant_has_its_own_chain(self, app: App) -> None:
+        """What one tenant does is not in another's log."""
+        await app.get("/v1/usage")
+        await app.get("/v1/usage", api_key="globex-key")
+        assert len(await told(app)) == len(await told(app, "globex")) == 1
+
+
+async def test_addresses_can_be_switched_off(tmp_path: Path) -> None:
+    """With SP_AUDIT_ADDRESSES=off no entry holds an address."""
+    async with open_app(tmp_path, SP_AUDIT_ADDRESSES="off") as app:
+        await app.exchange(invoice())
+        await app.get("/v1/usage")
+        assert [e["address"] for e in await told(app)] == [None, None]
+
+
+async def test_a_stop_writes_what_waits(tmp_path: Path) -> None:
+    """Attempts that waited when the gateway stopped are in the log at the next start."""
+    async with open_app(tmp_path) as app:
+        for number in range(5):
+            await app.get(f"/v1/receipts/chain/t{number}")
+    async with open_app(tmp_path) as app:
+        objects = [e["object"] for e in await entries_of(app.gateway.database, "acme")]
+    assert objects == [f"t{number}" for number in range(5)]
