@@ -59,7 +59,7 @@ def main() -> int:
                     play(Path(directory))
                     failure = None
                 except AssertionError as error:
-                    failure = str(error)[:2000]
+                    failure = str(error)[-2000:]  # the end says what was raised
             evidence.add(name, times=1, holds=failure is None, began=began, result=failure)
             if failure is not None:
                 print(f"{name}: DOES NOT HOLD: {failure}", flush=True)

@@ -181,9 +181,9 @@ async def carry_out(orders: Orders) -> dict[str, object]:
     dialler.ports[PUBLIC_IP, 443] = orders.receiver_port
     directory = Path(orders.directory)
     destinations, types = directory / "destinations.json", directory / "types"
-    destinations.write_text(json.dumps([{"host": HOST, "idempotent": orders.idempotent}]))
+    _put(destinations, json.dumps([{"host": HOST, "idempotent": orders.idempotent}]))
     types.mkdir(exist_ok=True)
-    (types / "test.blob.v1.schema.json").write_text("{}")
+    _put(types / "test.blob.v1.schema.json", "{}")
     environ = {
         "SP_DATA_DIR": orders.directory,
         "SP_REGISTRY_DIR": str(types),
@@ -206,6 +206,13 @@ async def carry_out(orders: Orders) -> dict[str, object]:
         body |= {"trace_id": orders.trace_id, "forward_url": URL}
         reply = await app.exchange(body, key=orders.key)
         return {"status": reply.status, "code": reply.code, "body": reply.json}
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a file whole: another sender on the same data may be reading it right now."""
+    private = path.with_name(f".{path.name}.{os.getpid()}")
+    private.write_text(text)
+    private.replace(path)
 
 
 def _large_exchange() -> dict[str, object]:
