@@ -66,12 +66,12 @@ def member_faults(
         if name not in document
     ]
     for name, value in document.items():
-        place = pointer(*under, name)
         rule = rules.get(name)
         if rule is None:
-            detail = f"not one of {', '.join(rules)}"
-            faults.append(Fault(pointer=place, code="unknown_member", detail=detail))
-        elif not rule.holds(value):
-            detail = f"expected {rule.expected}"
-            faults.append(Fault(pointer=place, code="malformed_member", detail=detail))
+            code, detail = "unknown_member", f"not one of {', '.join(rules)}"
+        elif rule.holds(value):
+            continue
+        else:
+            code, detail = "malformed_member", f"expected {rule.expected}"
+        faults.append(Fault(pointer=pointer(*under, name), code=code, detail=detail))
     return faults

@@ -14,7 +14,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import cast
+from typing import Any, cast
 
 from jmespath.exceptions import JMESPathError
 from jmespath.parser import Parser
@@ -139,14 +139,15 @@ def _tokens(node: _Node) -> tuple[Token, ...] | None:
 
 def _chain(tokens: tuple[Token, ...]) -> Get:
     def get(value: Json) -> Json:
-        for token in tokens:
-            if isinstance(value, dict) and isinstance(token, str):
-                value = value.get(token)
-            elif isinstance(value, list) and isinstance(token, int):
-                value = value[token] if -len(value) <= token < len(value) else None
-            else:
-                return None
-        return value
+        here: Any = value
+        try:
+            for token in tokens:
+                if isinstance(here, str):  # its characters have indexes, but it has no elements
+                    return None
+                here = here[token]
+        except (KeyError, IndexError, TypeError):
+            return None
+        return here
 
     return get
 

@@ -6,8 +6,8 @@ Where the tool's name and its arguments are, and which arguments are JSON inside
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from signet.core.errors import Fault, SignetError
@@ -125,25 +125,25 @@ def rebased(faults: tuple[Fault, ...], path: tuple[Step, ...]) -> tuple[Fault, .
     )
 
 
-def places(payload: Json, embedded: Embedded) -> Iterator[tuple[tuple[Step, ...], Json]]:
+def places(payload: Json, embedded: Embedded) -> Sequence[tuple[tuple[Step, ...], Json]]:
     """Every place of the payload that `embedded` describes, with the value there."""
-    yield from _places(payload, embedded.path, ())
-
-
-def _places(
-    value: Json, path: tuple[Step, ...], way: tuple[Step, ...]
-) -> Iterator[tuple[tuple[Step, ...], Json]]:
-    if not path:
-        yield way, value
-        return
-    step, rest = path[0], path[1:]
-    if isinstance(value, dict):
-        if isinstance(step, str) and step in value:
-            yield from _places(value[step], rest, (*way, step))
-    elif isinstance(value, list) and isinstance(step, int):
-        indexes = range(len(value)) if step == EACH else range(step, min(step + 1, len(value)))
-        for index in indexes:
-            yield from _places(value[index], rest, (*way, index))
+    found: list[tuple[tuple[Step, ...], Json]] = [((), payload)]
+    for step in embedded.path:
+        if isinstance(step, str):
+            found = [
+                ((*way, step), value[step])
+                for way, value in found
+                if isinstance(value, dict) and step in value
+            ]
+        else:
+            chosen = slice(None) if step == EACH else slice(step, step + 1)
+            found = [
+                ((*way, index), value[index])
+                for way, value in found
+                if isinstance(value, list)
+                for index in range(len(value))[chosen]
+            ]
+    return found
 
 
 def named_beside(payload: Json, place: tuple[Step, ...]) -> str | None:
@@ -168,12 +168,14 @@ def _at(value: Json, path: tuple[Step, ...]) -> Json:
 # --- Putting values back -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class _Change:
-    """What becomes of one place: something new, or changes further down."""
+    """What becomes of one place: something `new`, or changes further down."""
 
-    new: list[Json] = field(default_factory=list["Json"])
-    below: dict[str, _Change] = field(default_factory=dict[str, "_Change"])
+    __slots__ = ("below", "new")
+
+    def __init__(self) -> None:
+        self.new: Json | _Change = self  # stands for "nothing": null is a value
+        self.below: dict[str, _Change] = {}
 
 
 def with_parsed(payload: Json, values: Mapping[str, Json]) -> Json:
@@ -185,21 +187,28 @@ def with_parsed(payload: Json, values: Mapping[str, Json]) -> Json:
     for at, value in values.items():
         change = root
         for token in at.split("/")[1:]:
-            change = change.below.setdefault(token.replace("~1", "/").replace("~0", "~"), _Change())
-        change.new.append(value)
+            name = token.replace("~1", "/").replace("~0", "~") if "~" in token else token
+            below = change.below.get(name)
+            if below is None:
+                below = change.below[name] = _Change()
+            change = below
+        change.new = value
     return _changed(payload, root)
 
 
 def _changed(value: Json, change: _Change) -> Json:
-    if change.new:
-        return change.new[-1]
+    if not isinstance(change.new, _Change):
+        return change.new
     if isinstance(value, dict):
-        here = {name: below for name, below in change.below.items() if name in value}
-        return value | {name: _changed(value[name], below) for name, below in here.items()}
+        members = value.copy()
+        for name, below in change.below.items():
+            if name in value:
+                members[name] = _changed(value[name], below)
+        return members
     if isinstance(value, list):
-        copy = list(value)
+        elements = value.copy()
         for index, below in change.below.items():
-            if index.isdecimal() and int(index) < len(copy):
-                copy[int(index)] = _changed(copy[int(index)], below)
-        return copy
+            if index.isdecimal() and int(index) < len(value):
+                elements[int(index)] = _changed(value[int(index)], below)
+        return elements
     return value

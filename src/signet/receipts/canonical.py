@@ -45,6 +45,7 @@ __all__ = [
     "parse",
     "parse_for_verification",
     "pointer",
+    "simple_bytes",
 ]
 
 Profile = Literal["jcs", "nfc+jcs", "legacy-json"]
@@ -103,6 +104,16 @@ def normalize(value: Json) -> Normalized:
     return Normalized(value, tuple(changed), unicodedata.unidata_version)
 
 
+def simple_bytes(value: Json) -> bytes:
+    """As `canonicalize`, for a value that is known to hold no float and only ASCII names."""
+    if ACCELERATOR is not None:
+        try:
+            return ACCELERATOR.sorted_dumps(value, _decimal_fragment)
+        except TypeError:
+            pass
+    return _jcs_pure(value)
+
+
 def content_id(data: bytes) -> str:
     """The name of these bytes: `"sha256:" + hex(SHA-256(data))`."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
@@ -134,12 +145,7 @@ def number_text(value: float) -> str:
 
 def _jcs(value: Json) -> bytes:
     """The fast writer where it is known to be exact, the pure one for all else and all errors."""
-    if ACCELERATOR is not None and _is_plain(value):
-        try:
-            return ACCELERATOR.sorted_dumps(value, _decimal_fragment)
-        except TypeError:
-            pass
-    return _jcs_pure(value)
+    return simple_bytes(value) if _is_plain(value) else _jcs_pure(value)
 
 
 def _decimal_fragment(foreign: object) -> object:
@@ -175,7 +181,7 @@ def _is_plain(value: Json) -> bool:
             return type(container) in _LEAVES
         for member in members:
             kind = type(member)
-            if kind in _LEAVES:
+            if kind is str or kind in _LEAVES:
                 continue
             if kind is not dict and kind is not list:
                 return False

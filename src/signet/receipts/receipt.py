@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Literal, get_args
 
-from signet.receipts.canonical import Json, canonicalize, content_id, pointer
+from signet.receipts.canonical import Json, content_id, pointer, simple_bytes
 from signet.receipts.errors import CanonicalError, SealError
 from signet.receipts.ijson import MAX_SAFE_INTEGER
 from signet.receipts.keys import SigningKey
@@ -93,22 +93,21 @@ def seal(members: Mapping[str, Json], key: SigningKey) -> SealedReceipt:
             pointer=pointer(name),
         )
     try:
-        # Two halves, cut where `receipt_hash` belongs in the order of names: hashed as one object
-        # without it, joined around it, and nothing is serialised twice. Neither half is ever
-        # empty: `algo` is in the first, `v` in the second.
-        before = canonicalize({n: v for n, v in members.items() if n < "receipt_hash"})[:-1]
-        after = canonicalize({n: v for n, v in members.items() if n > "receipt_hash"})[1:]
+        # What has no fault has no float and only ASCII names.
+        receipt_hash = content_id(simple_bytes({**members}))
+        canonical = simple_bytes({**members, "receipt_hash": receipt_hash})
     except CanonicalError as error:
         raise SealError(error.detail, code="not_plain", pointer=error.pointer) from error
-    receipt_hash = content_id(b"%b,%b" % (before, after))
-    canonical = b'%b,"receipt_hash":"%b",%b' % (before, receipt_hash.encode("ascii"), after)
     return SealedReceipt(canonical, receipt_hash, key.jws(canonical, typ=RECEIPT_TYP))
 
 
 def timestamp(time_us: int) -> str:
     """Microseconds UTC as the receipt writes them: `2026-01-31T09:00:00.000001Z` (RFC 3339)."""
-    moment = _EPOCH + timedelta(microseconds=time_us)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return _text_of(_EPOCH + timedelta(microseconds=time_us))
+
+
+def _text_of(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def timestamp_us(text: str) -> int:
@@ -152,6 +151,9 @@ def faults(members: Mapping[str, Json]) -> Iterator[MemberFault]:
         yield MemberFault("member_missing", pointer(name), f"The member {name!r} is missing.")
         return
     for name, value in members.items():
+        # Most members are texts with a pattern, and asking it here is half of asking the rule.
+        if type(value) is str and (matches := _PATTERNS.get(name)) is not None and matches(value):
+            continue
         rule = _RULES.get(name)
         if rule is not None and not rule[0](value):
             yield MemberFault("member_invalid", pointer(name), f"`{name}` must be {rule[1]}.")
@@ -183,10 +185,16 @@ def _not_plain(members: Mapping[str, Json]) -> Iterator[MemberFault]:
             found.extend(((*path, index), item) for index, item in enumerate(value))
         elif isinstance(value, float | Decimal):
             yield MemberFault("not_plain", pointer(*path), "Numbers in a receipt are integers.")
+        elif not _is_leaf(value):
+            yield MemberFault("not_plain", pointer(*path), "A receipt holds nothing but JSON.")
         elif isinstance(value, int) and not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
             yield MemberFault(
                 "not_plain", pointer(*path), "Integers in a receipt are within ±(2^53−1)."
             )
+
+
+def _is_leaf(value: object) -> bool:
+    return value is None or isinstance(value, (str, int))
 
 
 _SIMPLE = frozenset({str, bool, type(None)})
@@ -208,9 +216,9 @@ def _is_simple(members: Mapping[str, Json]) -> bool:
             kind = type(value)
             if kind in _SIMPLE:
                 continue
-            if isinstance(value, dict | list):
+            if kind is dict or kind is list:
                 found.append(value)
-            elif not isinstance(value, int) or abs(value) > MAX_SAFE_INTEGER:
+            elif not isinstance(value, int) or not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
                 return False
     return True
 
@@ -221,8 +229,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 
 
-def _text(pattern: str) -> Callable[[Json], bool]:
-    matches = re.compile(pattern).fullmatch
+def _text(name: str) -> Callable[[Json], bool]:
+    matches = _PATTERNS[name]
     return lambda value: isinstance(value, str) and matches(value) is not None
 
 
@@ -230,15 +238,12 @@ def _at_least(least: int) -> Callable[[Json], bool]:
     return lambda value: type(value) is int and value >= least
 
 
-def _one_of(*texts: str) -> Callable[[Json], bool]:
-    return lambda value: isinstance(value, str) and value in texts
-
-
 def _is_timestamp(value: Json) -> bool:
     try:
-        return isinstance(value, str) and timestamp_us(value) >= 0
+        moment = datetime.fromisoformat(value.removesuffix("Z")) if isinstance(value, str) else None
     except ValueError:
         return False
+    return moment is not None and value == _text_of(moment) and moment.year >= _EPOCH.year
 
 
 def _is_hash_or_null(value: Json) -> bool:
@@ -249,29 +254,54 @@ def _is_object(value: Json) -> bool:
     return isinstance(value, dict)
 
 
-_is_hash = _text("sha256:[0-9a-f]{64}")
+_ANY_NAME = r"[^\x00-\x1f]{1,512}"
+_ANY_HASH = "sha256:[0-9a-f]{64}"
+_PATTERNS: Mapping[str, Callable[[str], object]] = {
+    name: re.compile(pattern).fullmatch
+    for name, pattern in {
+        "iss": _ANY_NAME,
+        "trace_id": r"[A-Za-z0-9._:-]{1,128}",
+        "prev_receipt_hash": _ANY_HASH,
+        # A leading underscore is reserved for ourselves, such as the key log in `_system`.
+        "tenant": r"_?[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
+        "outcome": "|".join(OUTCOMES),
+        "reason": _ANY_NAME,
+        "cid": _ANY_HASH,
+        "request_cid": _ANY_HASH,
+        "canon_profile": r"jcs|nfc\+jcs",
+        "unicode": _ANY_NAME,
+        "algo": "sha256",
+        "payload_type": _ANY_NAME,
+        "target_type": _ANY_NAME,
+        "schema_in": _ANY_HASH,
+        "schema_out": _ANY_HASH,
+        "map": _ANY_HASH,
+        "idempotency_key_hash": "[0-9a-f]{64}",
+        "nonce": "[0-9a-f]{32}",
+    }.items()
+}
+_is_hash = _text("cid")
 _HASH = (_is_hash, '"sha256:" and 64 lowercase hex digits')
-_NAME = (_text(r"[^\x00-\x1f]{1,512}"), "a text of 1 to 512 characters without control characters")
+_NAME = (_text("iss"), "a text of 1 to 512 characters without control characters")
 _COUNT = (_at_least(0), "an integer, 0 or more")
 _OBJECT = (_is_object, "an object")
 
 _RULES: Mapping[str, tuple[Callable[[Json], bool], str]] = {
     "v": (lambda value: type(value) is int and value == 1, "1"),
     "iss": _NAME,
-    "trace_id": (_text(r"[A-Za-z0-9._:-]{1,128}"), "1 to 128 of A–Z a–z 0–9 . _ : -"),
+    "trace_id": (_text("trace_id"), "1 to 128 of A–Z a–z 0–9 . _ : -"),
     "hop": (_at_least(1), "an integer, 1 or more"),
     "prev_receipt_hash": (_is_hash_or_null, "null or a receipt hash"),
     "ts": (_is_timestamp, "an RFC 3339 time in UTC with microseconds"),
-    # A leading underscore is reserved for ourselves, such as the key log in `_system`.
-    "tenant": (_text(r"_?[A-Za-z0-9][A-Za-z0-9._-]{0,62}"), "a tenant id"),
-    "outcome": (_one_of(*OUTCOMES), f"one of {', '.join(OUTCOMES)}"),
+    "tenant": (_text("tenant"), "a tenant id"),
+    "outcome": (_text("outcome"), f"one of {', '.join(OUTCOMES)}"),
     "reason": _NAME,
     "cid": _HASH,
     "request_cid": _HASH,
-    "canon_profile": (_one_of("jcs", "nfc+jcs"), "jcs or nfc+jcs"),
+    "canon_profile": (_text("canon_profile"), "jcs or nfc+jcs"),
     "unicode": _NAME,
     "nfc_changed": (lambda value: isinstance(value, list), "an array"),
-    "algo": (_one_of("sha256"), "sha256"),
+    "algo": (_text("algo"), "sha256"),
     "payload_type": _NAME,
     "target_type": _NAME,
     "schema_in": _HASH,
@@ -283,6 +313,6 @@ _RULES: Mapping[str, tuple[Callable[[Json], bool], str]] = {
     "key": _OBJECT,
     "fu_tokens": _COUNT,
     "vex_units": _COUNT,
-    "idempotency_key_hash": (_text("[0-9a-f]{64}"), "64 lowercase hex digits"),
-    "nonce": (_text("[0-9a-f]{32}"), "32 lowercase hex digits"),
+    "idempotency_key_hash": (_text("idempotency_key_hash"), "64 lowercase hex digits"),
+    "nonce": (_text("nonce"), "32 lowercase hex digits"),
 }
