@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from signet.receipts.accelerator import ed25519_signer
 from signet.receipts.canonical import Json, canonicalize
 from signet.receipts.errors import KeyFormatError
 
@@ -110,7 +111,7 @@ class PublicKey:
 class SigningKey:
     """An Ed25519 private key that signs receipts and bundles."""
 
-    __slots__ = ("_headers", "_private", "alg", "alias", "kid", "public")
+    __slots__ = ("_headers", "_private", "_sign", "alg", "alias", "kid", "public")
 
     def __init__(
         self, private: Ed25519PrivateKey, *, alias: str | None = None, alg: Algorithm = "EdDSA"
@@ -121,6 +122,7 @@ class SigningKey:
         self.alias = alias
         self.alg: Algorithm = alg
         self._headers: dict[str, str] = {}
+        self._sign = _fastest(private)
 
     @classmethod
     def generate(cls, *, alias: str | None = None, alg: Algorithm = "EdDSA") -> SigningKey:
@@ -164,13 +166,13 @@ class SigningKey:
 
     def sign(self, message: bytes) -> bytes:
         """The 64-byte Ed25519 signature over `message`."""
-        return self._private.sign(message)
+        return self._sign(message)
 
     def jws(self, payload: bytes, *, typ: str, detached: bool = False) -> str:
         """Compact JWS (RFC 7515 §3.1) over `payload`; detached leaves the middle part empty."""
         header = self._headers.get(typ) or self._header(typ)
         body = b64url(payload)
-        signature = b64url(self._private.sign(f"{header}.{body}".encode("ascii")))
+        signature = b64url(self._sign(f"{header}.{body}".encode("ascii")))
         return f"{header}..{signature}" if detached else f"{header}.{body}.{signature}"
 
     def _header(self, typ: str) -> str:
@@ -181,6 +183,14 @@ class SigningKey:
 
     def __repr__(self) -> str:
         return f"SigningKey(kid={self.kid!r})"  # never the seed: reprs end up in logs
+
+
+def _fastest(private: Ed25519PrivateKey) -> Callable[[bytes], bytes]:
+    """What signs with this key. Ed25519 is deterministic (RFC 8032 §5.1.6), so two that are right
+    agree to the byte, and one that does not is not used."""
+    signer = ed25519_signer(private.private_bytes_raw())
+    probe = b"signet"
+    return private.sign if signer is None or signer(probe) != private.sign(probe) else signer
 
 
 @dataclass(frozen=True, slots=True)

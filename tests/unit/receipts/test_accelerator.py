@@ -55,3 +55,14 @@ def test_one_that_reads_too_much_is_not_used(good: Accelerator, taken: bytes) ->
         return None if text == taken else good.loads(text)
 
     assert not behaves(replace(good, loads=lax))
+
+
+def test_libsodium_signs_as_rfc_8032_says() -> None:
+    """Test 2 of RFC 8032 §7.1; and it is in use here, or every figure would be of the slow one."""
+    seed = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
+    signer = accelerator.ed25519_signer(seed)
+    assert signer is not None
+    assert signer(b"\x72") == bytes.fromhex(
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+        "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+    )

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.receipts.samples import KEY, OTHER_KEY
 
+from signet.receipts import keys
 from signet.receipts.errors import KeyFormatError
 from signet.receipts.keys import (
     KeySet,
@@ -231,3 +232,19 @@ def test_base64url_has_one_spelling(data: bytes) -> None:
 def test_thumbprint_is_rfc_7638() -> None:
     """The appendix's thumbprint, from the raw key."""
     assert thumbprint(from_b64url(RFC_8037_X)) == RFC_8037_KID
+
+
+class TestSigner:
+    """What signs is the fastest that agrees with `cryptography`."""
+
+    def test_another_signature_is_never_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A library that signs otherwise is passed over."""
+        monkeypatch.setattr(keys, "ed25519_signer", lambda _: lambda _: bytes(64))
+        key = SigningKey.from_seed(bytes(32))
+        assert key.public.verify(key.sign(b"x"), b"x")
+
+    def test_both_make_the_same_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node with libsodium and one without sign alike."""
+        fast = SigningKey.from_seed(bytes(32)).jws(b"receipt", typ="t")
+        monkeypatch.setattr(keys, "ed25519_signer", lambda _: None)
+        assert SigningKey.from_seed(bytes(32)).jws(b"receipt", typ="t") == fast
