@@ -234,6 +234,16 @@ def signing_key() -> SigningKey:
     return SigningKey.from_b64(SEED)
 
 
+def key_at(_time_us: int) -> SigningKey:
+    """The key of `SEED`, whatever the time."""
+    return signing_key()
+
+
+async def key_for(_time_us: int) -> SigningKey:
+    """The same for who can wait."""
+    return signing_key()
+
+
 def envelope(payload: object, **members: object) -> dict[str, object]:
     """An exchange of `payload` as an invoice tool call, unless `members` say otherwise."""
     return {

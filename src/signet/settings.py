@@ -229,6 +229,14 @@ class IdentitySettings:
         also=("AB_PRIVATE_KEY_B64",),
         shown="a key file in SP_DATA_DIR",
     )
+    next_private_key_b64: str | None = _setting(
+        "SP_NEXT_PRIVATE_KEY_B64",
+        _seed,
+        None,
+        "The signing seed that takes over at the next `signet keys rotate`; published meanwhile.",
+        secret=True,
+        shown="none",
+    )
     kid: str | None = _setting(
         "SP_KID",
         _name,

@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 from tests.billing import Told
-from tests.inprocess import App, Reply, invoice, open_app, signing_key
+from tests.inprocess import App, Reply, invoice, key_for, open_app, signing_key
 from tests.storage.ledger import commit, pending
 
 from signet.api import schemas
@@ -117,7 +117,7 @@ class Deployment:
         """Close acme's month before its end."""
         statements = Statements(
             database=self.app.gateway.database,
-            key=signing_key(),
+            key_for=key_for,
             issuer="https://signet.test",
             clock=lambda: self.now_us,
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from signet.storage import outbox, quota
+from signet.storage import keys, outbox, quota
 from signet.storage.database import Database
+from signet.storage.keys import StoredKey
 from signet.storage.outbox import Gain, WindowKey
 from signet.storage.tx import Tx
 from signet.storage.vitals import read_vitals
@@ -20,7 +21,7 @@ async def test_an_empty_database_has_a_size_and_a_version(db: Database) -> None:
     assert vitals.database_bytes > 0
     assert vitals.receipts_last_number == 0
     assert vitals.outbox_oldest_seconds == 0
-    assert vitals.signing_keys_active == 0
+    assert (vitals.signing_keys_active, vitals.signing_key_age_seconds) == (0, 0)
 
 
 async def test_what_waits_is_counted(db: Database) -> None:
@@ -72,3 +73,21 @@ async def test_a_claim_past_its_lease_is_overdue(db: Database) -> None:
     await db.transact(fill)
     vitals = await db.read_current(read_vitals, db.schema_version)
     assert (vitals.open_claims, vitals.overdue_claims) == (2, 1)
+
+
+async def test_the_key_that_signs_has_an_age(db: Database) -> None:
+    """It counts from when the key began; one that only retires later is still active."""
+
+    async def fill(tx: Tx) -> None:
+        now_us = await tx.now_us()
+        for kid, begun_us in (("old", 0), ("new", now_us - 90_000_000), ("next", None)):
+            made_us = now_us - 900_000_000
+            row = StoredKey(kid, kid.encode().ljust(32, b"."), None, made_us, *[None] * 4)
+            await keys.publish(tx, row._replace(signs_from_us=begun_us))
+        await keys.retire(tx, "old", retired_us=now_us - 90_000_000)
+        await keys.retire(tx, "new", retired_us=now_us + 900_000_000)
+
+    await db.transact(fill)
+    vitals = await db.read_current(read_vitals, db.schema_version)
+    assert vitals.signing_keys_active == 2
+    assert 90 <= vitals.signing_key_age_seconds < 800

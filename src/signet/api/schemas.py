@@ -194,6 +194,11 @@ BUNDLE: Final[Schema] = {
         "signature": {"type": "string"},
         "kid": {"type": "string"},
         "signatures": {"type": "array", "items": _JWS},
+        "signatures_previous": {
+            "type": "array",
+            "items": {"oneOf": [_JWS, {"type": "null"}]},
+            "description": "In the log of the keys: by the key before, where a receipt rotates.",
+        },
         "signatures_cid": _HASH,
         "jwks": {"$ref": "#/components/schemas/JWKS"},
         "bundle_jws": _JWS,

@@ -7,18 +7,32 @@ from signet.app.documents import registry_documents
 from signet.app.gateway import Gateway, open_gateway
 from signet.app.outside import egress_client, egress_policies, fallback_provider, storage_config
 from signet.app.refused import StartRefused
-from signet.app.signing import SIGNING_KEY_FILE, load_signing_key, webhook_key
+from signet.app.signing import (
+    SIGNING_KEY_FILE,
+    HeldKeys,
+    key_file,
+    load_signing_key,
+    new_held_key,
+    open_keys,
+    webhook_key,
+    write_key_file,
+)
 
 __all__ = [
     "SIGNING_KEY_FILE",
     "Gateway",
+    "HeldKeys",
     "StartRefused",
     "egress_client",
     "egress_policies",
     "fallback_provider",
+    "key_file",
     "load_signing_key",
+    "new_held_key",
     "open_gateway",
+    "open_keys",
     "registry_documents",
     "storage_config",
     "webhook_key",
+    "write_key_file",
 ]

@@ -28,8 +28,8 @@ from signet.gateway.metering import Metering
 from signet.gateway.plans import Plans, Reloaded
 from signet.gateway.ports import Clock
 from signet.gateway.reconciliation import Drift, Reconciliation
+from signet.gateway.signing import KeyFor
 from signet.gateway.statements import Statements
-from signet.receipts.keys import SigningKey
 from signet.settings import Settings
 from signet.storage.database import Database
 from signet.telemetry.metrics import Metrics
@@ -74,7 +74,7 @@ async def open_billing(
     settings: Settings,
     *,
     database: Database,
-    key: SigningKey,
+    key_for: KeyFor,
     tenants: Callable[[], Mapping[TenantId, Tenant]],
     owner: str,
     metrics: Metrics,
@@ -94,7 +94,7 @@ async def open_billing(
         settle_us=_SETTLE_US[settings.storage.kind],
         send_after_us=settings.billing.stripe_delay_s * _SECOND_US,
     )
-    statements = configured_statements(settings, database=database, key=key, clock=clock)
+    statements = configured_statements(settings, database=database, key_for=key_for, clock=clock)
     reconciliation = Reconciliation(
         database=database,
         biller=biller or _Nobody(),
@@ -158,12 +158,12 @@ async def configured_plans(settings: Settings, *, database: Database, clock: Clo
 
 
 def configured_statements(
-    settings: Settings, *, database: Database, key: SigningKey, clock: Clock
+    settings: Settings, *, database: Database, key_for: KeyFor, clock: Clock
 ) -> Statements:
     """Return what draws up, signs and keeps the statements of this deployment."""
     return Statements(
         database=database,
-        key=key,
+        key_for=key_for,
         issuer=settings.identity.issuer,
         clock=clock,
         grace_us=settings.billing.grace_hours * _HOUR_US,

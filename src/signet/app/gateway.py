@@ -28,7 +28,7 @@ from signet.app.outside import (
     limit_defaults,
     storage_config,
 )
-from signet.app.signing import load_signing_key, published, webhook_key
+from signet.app.signing import HeldKeys, open_keys
 from signet.core.ids import TenantId
 from signet.core.registry import Registry
 from signet.egress.client import EgressClient
@@ -42,17 +42,18 @@ from signet.gateway.limits import Limits
 from signet.gateway.pipeline import Pipeline
 from signet.gateway.recovery import Recovery
 from signet.gateway.sealing import Sealer
+from signet.gateway.signing import SigningKeys
 from signet.providers.jsonata import JSONataPool
 from signet.providers.mapping import JSONataRunner
-from signet.receipts.keys import PublicKey, SigningKey
+from signet.receipts.keys import SigningKey
 from signet.settings import Settings
-from signet.storage import keys
 from signet.storage.committer import open_committer
 from signet.storage.database import Database, open_database
 from signet.storage.errors import StorageError
 from signet.telemetry.logs import build_logger
 from signet.telemetry.metrics import Metrics
 from signet.workers.chains import ChainCheck
+from signet.workers.keys import KeyWatch
 from signet.workers.ownership import is_dead, this_process
 from signet.workers.runner import Worker, running
 
@@ -68,11 +69,16 @@ class Gateway:
 
     asgi: ASGIApp
     database: Database
-    key: SigningKey
+    keys: SigningKeys
     metrics: Metrics
     log: FilteringBoundLogger
     trail: Trail
     draining: bool = field(default=False)
+
+    @property
+    def key(self) -> SigningKey:
+        """The key that signs now."""
+        return self.keys.at(_now_us())
 
 
 @asynccontextmanager
@@ -91,16 +97,18 @@ async def open_gateway(
     metrics.build.labels(__version__).set(1)
     metrics.storage.labels(settings.storage.kind).set(1)
     registry = Registry.build(registry_documents(settings.exchange.registry_dir))
-    key = load_signing_key(settings)
-    signing_webhooks = webhook_key(key)
+    held = HeldKeys(settings)
     policies = egress_policies(settings)
 
     def zone_of(tenant: TenantId) -> str:
         return billing.plans.zone_of(tenant)
 
+    def key_at(time_us: int) -> SigningKey:
+        return keys.at(time_us)
+
     sealer = Sealer(
         issuer=settings.identity.issuer,
-        key=key,
+        key_at=key_at,
         render=render,
         clock=_now_us,
         dice=secrets.token_bytes,
@@ -119,13 +127,13 @@ async def open_gateway(
         _closing(provider),
         AsyncExitStack() as resources,
     ):
-        await database.transact(keys.publish, published(key, _now_us()))
         limits = Limits(
             database=database,
             defaults=limit_defaults(settings),
             metrics=metrics,
             monotonic=time.monotonic,
         )
+        keys = await open_keys(database, held, clock=_now_us)
         exchanges = Exchanges(
             pipeline=Pipeline(
                 registry=registry,
@@ -150,7 +158,7 @@ async def open_gateway(
                     metrics=metrics,
                     clock=_now_us,
                     monotonic=time.monotonic,
-                    webhook_key=signing_webhooks,
+                    webhook_keys_at=keys.webhooks_at,
                 ),
                 metrics=metrics,
                 max_depth=settings.exchange.max_depth,
@@ -168,7 +176,7 @@ async def open_gateway(
             open_billing(
                 settings,
                 database=database,
-                key=key,
+                key_for=keys.key_for,
                 tenants=lambda: settings.exchange.api_keys.tenants,
                 owner=claims.owner,
                 metrics=metrics,
@@ -186,22 +194,18 @@ async def open_gateway(
             clock=_now_us,
             is_dead=is_dead,
             deadline_s=settings.egress.forward_s,
-            webhook_key=signing_webhooks,
+            webhook_keys_at=keys.webhooks_at,
         )
         chain_check = ChainCheck(
             database=database, metrics=metrics, log=log, monotonic=time.monotonic
         )
-        exports = Exports(
-            database=database,
-            key=key,
-            webhook_key=PublicKey(raw=signing_webhooks.public_key().public_bytes_raw()),
-            clock=_now_us,
-        )
+        key_watch = KeyWatch(keys=keys, metrics=metrics, log=log, clock=_now_us)
+        exports = Exports(database=database, key_for=keys.key_for, clock=_now_us)
 
         async def readiness() -> Mapping[str, str]:
             return {
                 "database": await _database_state(database),
-                "signing_key": "ok",
+                "signing_key": _key_state(keys),
                 "serving": "draining" if gateway.draining else "ok",
             }
 
@@ -241,7 +245,7 @@ async def open_gateway(
             clock=_now_us,
         )
         gateway = Gateway(
-            asgi=asgi, database=database, key=key, metrics=metrics, log=log, trail=trail
+            asgi=asgi, database=database, keys=keys, metrics=metrics, log=log, trail=trail
         )
         workers = (
             Worker(name="recovery", work=recovery.run_once, every_s=5.0),
@@ -249,6 +253,7 @@ async def open_gateway(
             Worker(name="audit", work=trail.flush, every_s=1.0),
             Worker(name="chains", work=chain_check.run_once, every_s=1.0),
             Worker(name="limits", work=limits.forget, every_s=3600.0),
+            Worker(name="keys", work=key_watch.run_once, every_s=1.0),
         )
         limiting = Worker(name="limiting", work=limits.take_waiting, every_s=0.0)
         watching = self_watch(metrics, committer, settings.storage.data_dir)
@@ -271,6 +276,14 @@ async def _database_state(database: Database) -> str:
         await database.ping()
     except StorageError as error:
         return error.code
+    return "ok"
+
+
+def _key_state(keys: SigningKeys) -> str:
+    try:
+        keys.at(_now_us())
+    except StorageError as error:
+        return error.detail
     return "ok"
 
 

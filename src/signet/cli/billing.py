@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 
-from signet.app import load_signing_key
+from signet.app import HeldKeys, open_keys
 from signet.app.billing import configured_plans, configured_statements, open_billing
 from signet.cli.arguments import new_command
 from signet.cli.database import existing_database
@@ -132,7 +132,8 @@ async def _preview(settings: Settings, database: Database, args: argparse.Namesp
     tenant: TenantId = args.tenant
     plans = await configured_plans(settings, database=database, clock=_now_us)
     period: str = args.period or current_period(plans.plan_of(tenant), _now_us())
-    members = await _statements(settings, database).preview(tenant, period)
+    statements = await _statements(settings, database)
+    members = await statements.preview(tenant, period)
     if args.json:
         print(canonicalize(members).decode())
     else:
@@ -144,7 +145,7 @@ async def _close(settings: Settings, database: Database, args: argparse.Namespac
     if args.early and not args.period:
         raise CommandFailed("--early needs a --period", Exit.USAGE)
     months = await _months(settings, database, args)
-    statements = _statements(settings, database)
+    statements = await _statements(settings, database)
     endings = [await _close_one(statements, month) for month in months]
     if args.json:
         shown = [
@@ -243,10 +244,11 @@ def statement_text(members: Mapping[str, Json]) -> str:
 
 
 async def _reconcile(settings: Settings, database: Database, args: argparse.Namespace) -> int:
+    keys = await open_keys(database, HeldKeys(settings), clock=_now_us)
     opened = open_billing(
         settings,
         database=database,
-        key=load_signing_key(settings),
+        key_for=keys.key_for,
         tenants=lambda: settings.exchange.api_keys.tenants,
         owner=this_process(),
         metrics=Metrics(),
@@ -357,10 +359,9 @@ def _state(found: StoredWindow) -> str:
     return "refused" if found.held is None else "held back"
 
 
-def _statements(settings: Settings, database: Database) -> Statements:
-    return configured_statements(
-        settings, database=database, key=load_signing_key(settings), clock=_now_us
-    )
+async def _statements(settings: Settings, database: Database) -> Statements:
+    keys = await open_keys(database, HeldKeys(settings), clock=_now_us)
+    return configured_statements(settings, database=database, key_for=keys.key_for, clock=_now_us)
 
 
 def _tenant(text: str) -> TenantId:

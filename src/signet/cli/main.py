@@ -52,7 +52,7 @@ COMMANDS: Final[Sequence[Command]] = (
     Command("serve", "Run", "run the gateway"),
     Command("doctor", "Run", "find what is wrong with an installation, and say how to mend it"),
     Command("config", "Run", "show the settings in force and where each comes from"),
-    Command("keys", "Run", "make a signing key"),
+    Command("keys", "Run", "make, change and list the signing keys"),
     Command("migrate", "Storage", "bring the database's schema up to date, or say what it lacks"),
     Command("storage", "Storage", "move everything to another database, or back it up"),
     Command("audit-chains", "Storage", "check every chain, head and unit of a live database"),

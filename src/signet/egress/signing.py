@@ -37,12 +37,13 @@ def forward_headers(
     webhook_id: str,
     timestamp_s: int,
     secrets: Sequence[str] = (),
-    signing_key: Ed25519PrivateKey | None = None,
+    signing_keys: Sequence[Ed25519PrivateKey] = (),
 ) -> dict[str, str]:
     """Return the headers of one forward. Raises `RequestInvalid`, `PolicyInvalid`.
 
     `webhook_id` stays the same over retries, `timestamp_s` (Unix seconds) is that of the attempt.
-    `secrets` are the destination's, the newest first while it rotates them.
+    `secrets` are the destination's, the newest first while it rotates them; `signing_keys` are
+    ours, two while they rotate. A receiver accepts any one of the signatures.
     """
     headers = {
         "Content-Type": "application/json",
@@ -56,8 +57,7 @@ def forward_headers(
     if prev_receipt_hash is not None:
         headers["X-SIGNET-Prev-Receipt"] = prev_receipt_hash
     signatures = [sign_v1(secret, webhook_id, timestamp_s, body) for secret in secrets]
-    if signing_key is not None:
-        signatures.append(sign_v1a(signing_key, webhook_id, timestamp_s, body))
+    signatures += [sign_v1a(key, webhook_id, timestamp_s, body) for key in signing_keys]
     if signatures:
         headers["webhook-signature"] = " ".join(signatures)
     return headers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final, Protocol, TypeVar
@@ -11,10 +11,11 @@ from typing import Final, Protocol, TypeVar
 from signet.core.errors import SignetError
 from signet.core.tenant import Principal
 from signet.gateway.ports import Clock
+from signet.gateway.signing import KeyFor, public_key
 from signet.receipts.bundle import BundleDraft, PageOf, SealedBundle
 from signet.receipts.canonical import Json, parse_for_verification
-from signet.receipts.keys import KeySet, PublicKey, SigningKey
-from signet.receipts.receipt import timestamp
+from signet.receipts.keys import KeySet
+from signet.receipts.receipt import KEY_TENANT, KEY_TRACE, timestamp
 from signet.storage import keys as stored_keys
 from signet.storage import receipts as stored
 from signet.storage.database import Database
@@ -26,7 +27,6 @@ T = TypeVar("T")
 
 MAX_PAGE: Final = 1000
 WEBHOOK_USE: Final = "webhook"
-_MICROSECONDS: Final = 1_000_000
 _RECEIPTS_A_TURN: Final = 64
 
 
@@ -69,8 +69,7 @@ class Exports:
     """The use cases that read. Each sees only what belongs to the principal's tenant."""
 
     database: Database
-    key: SigningKey
-    webhook_key: PublicKey
+    key_for: KeyFor
     clock: Clock
 
     async def exchange(self, principal: Principal, receipt_hash: str) -> StoredExchange | None:
@@ -91,11 +90,7 @@ class Exports:
         head = await self.database.read_current(stored.head, tenant, trace_id)
         if head is None:
             return None
-
-        def reading() -> AsyncIterable[StoredReceipt]:
-            return _paced(stored.iter_chain(self.database, tenant, trace_id, upto_hop=head.hop))
-
-        return await self._sign(reading, trace_id, None)
+        return await self._sign(lambda: self._chain(tenant, trace_id, head), trace_id, None)
 
     async def export_page(
         self, principal: Principal, trace_id: str, *, from_hop: int, limit: int
@@ -117,25 +112,58 @@ class Exports:
     async def jwks(self) -> dict[str, Json]:
         """Return every key ever published, retired ones with the end of their life.
 
-        The key that signs forwards is there too, for another use: it proves no receipt.
+        The keys that sign forwards are there too, for another use: they prove no receipt.
         """
-        webhook: Json = {**self.webhook_key.jwk(), "use": WEBHOOK_USE}
-        published = (await self._keys()).jwks()["keys"]
+        keys = await self.database.read_current(stored_keys.published)
+        published = KeySet.of(public_key(key) for key in keys).jwks()["keys"]
         assert isinstance(published, list), "a key set is a list"
-        return {"keys": [*published, webhook]}
+        webhooks: list[Json] = [
+            {**public_key(key._replace(public=key.webhook, alias=None)).jwk(), "use": WEBHOOK_USE}
+            for key in keys
+            if key.webhook is not None
+        ]
+        return {"keys": [*published, *webhooks]}
+
+    async def key_log(self) -> Export | None:
+        """Sign the public chain of the signing keys' lives; None before the first rotation."""
+        head = await self.database.read_current(stored.head, KEY_TENANT, KEY_TRACE)
+        if head is None:
+            return None
+        chain = await self.database.read_current(
+            stored_keys.countersignatures, KEY_TENANT, KEY_TRACE, upto_hop=head.hop
+        )
+        return await self._sign(
+            lambda: self._chain(KEY_TENANT, KEY_TRACE, head),
+            KEY_TRACE,
+            None,
+            previous={one.hop: one.jws for one in chain},
+        )
 
     async def _keys(self) -> KeySet:
         published = await self.database.read_current(stored_keys.published)
-        return KeySet.of(_public(key) for key in published)
+        return KeySet.of(public_key(key) for key in published)
 
-    async def _sign(self, reading: _Reading, trace_id: str, page: PageOf | None) -> Export:
-        now = timestamp(self.clock())
-        draft = BundleDraft(trace_id=trace_id, exported_at=now, page=page)
+    def _chain(self, tenant: str, trace_id: str, head: Head) -> AsyncIterator[StoredReceipt]:
+        return _paced(stored.iter_chain(self.database, tenant, trace_id, upto_hop=head.hop))
+
+    async def _sign(
+        self,
+        reading: _Reading,
+        trace_id: str,
+        page: PageOf | None,
+        *,
+        previous: Mapping[int, str] | None = None,
+    ) -> Export:
+        now_us = self.clock()
+        key = await self.key_for(now_us)
+        draft = BundleDraft(
+            trace_id=trace_id, exported_at=timestamp(now_us), page=page, previous=previous
+        )
         async for receipt in reading():
             draft.add_receipt(receipt.canonical)
         async for receipt in reading():
             draft.add_signature(receipt.jws)
-        bundle = draft.seal(self.key, jwks=(await self._keys()).jwks())
+        bundle = draft.seal(key, jwks=(await self._keys()).jwks())
         chunks = bundle.achunks(
             _each(reading(), attrgetter("canonical")), _each(reading(), attrgetter("jws"))
         )
@@ -161,19 +189,6 @@ async def _chain(
         return None
     receipts = await stored.chain(tx, tenant, trace_id, from_hop=from_hop, limit=limit)
     return ChainPart(receipts=receipts, head=head)
-
-
-def _public(key: stored_keys.StoredKey) -> PublicKey:
-    def seconds(time_us: int | None) -> int | None:
-        return None if time_us is None else time_us // _MICROSECONDS
-
-    return PublicKey(
-        raw=key.public,
-        alias=key.alias,
-        not_before_s=seconds(key.nbf_us),
-        expires_s=seconds(key.exp_us),
-        revoked_at_s=seconds(key.revoked_us),
-    )
 
 
 async def _paced(receipts: AsyncIterable[StoredReceipt]) -> AsyncIterator[StoredReceipt]:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, assert_never
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from signet.core.exchange import Outcome, PolicyVerdict, Refusal, Subject
 from signet.egress import (
     Indeterminate,
@@ -33,6 +31,7 @@ from signet.egress.signing import forward_headers, traceparent
 from signet.gateway.claims import Claims, Step
 from signet.gateway.ports import Clock
 from signet.gateway.sealing import salted_id
+from signet.gateway.signing import WebhookKeysAt
 from signet.gateway.stages import Sheet
 from signet.receipts.canonical import Json
 from signet.storage import receipts
@@ -78,7 +77,7 @@ class Forwarder:
     clock: Clock
     metrics: Metrics
     monotonic: Callable[[], float]
-    webhook_key: Ed25519PrivateKey
+    webhook_keys_at: WebhookKeysAt
 
     async def forward(self, sheet: Sheet, policy: Policy) -> Refusal | Known | ChainMoved | None:
         """Send the result where the call says, if the policy lets it, at most once for its key."""
@@ -168,6 +167,7 @@ class Forwarder:
         subject = sheet.call.subject
         key = subject.key_hash.hex()
         assert sheet.normalized is not None
+        now_us = self.clock()
         return forward_headers(
             body=sheet.normalized,
             trace_id=subject.trace_id,
@@ -175,9 +175,9 @@ class Forwarder:
             idempotency_key=key,
             prev_receipt_hash=head.receipt_hash if head else None,
             webhook_id=f"msg_{key[:32]}",
-            timestamp_s=self.clock() // 1_000_000,
+            timestamp_s=now_us // 1_000_000,
             secrets=secrets,
-            signing_key=self.webhook_key,
+            signing_keys=self.webhook_keys_at(now_us),
         )
 
 

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from signet.core.exchange import Decision, Outcome, Refusal
 from signet.egress import Request, Responded, TargetInvalid, parse_target
 from signet.egress.signing import forward_headers
@@ -22,6 +20,7 @@ from signet.gateway.intents import Intent
 from signet.gateway.policies import Policies
 from signet.gateway.ports import Clock
 from signet.gateway.sealing import Draft, pending
+from signet.gateway.signing import WebhookKeysAt
 from signet.receipts.canonical import Json
 from signet.storage import idempotency, quota
 from signet.storage.committer import Committer
@@ -48,7 +47,7 @@ class Recovery:
     clock: Clock
     is_dead: Callable[[str], bool]
     deadline_s: float
-    webhook_key: Ed25519PrivateKey
+    webhook_keys_at: WebhookKeysAt
 
     async def run_once(self) -> int:
         """Take over and end up to a batch of orphaned claims; return how many were ended.
@@ -121,6 +120,7 @@ class Recovery:
         destination = policy.decide(target, Request(body_size=len(body))).destination
         if destination is None or not destination.idempotent:
             return None
+        now_us = self.clock()
         headers = forward_headers(
             body=body,
             trace_id=subject.trace_id,
@@ -128,9 +128,9 @@ class Recovery:
             idempotency_key=subject.key_hash.hex(),
             prev_receipt_hash=intent.headers.get("X-SIGNET-Prev-Receipt"),
             webhook_id=intent.headers["webhook-id"],
-            timestamp_s=self.clock() // 1_000_000,
+            timestamp_s=now_us // 1_000_000,
             secrets=(destination.secret,) if destination.secret else (),
-            signing_key=self.webhook_key,
+            signing_keys=self.webhook_keys_at(now_us),
         )
         outcome = await self.sender.send(
             target,

@@ -11,8 +11,8 @@ from signet.core.billing import period_of
 from signet.core.exchange import Decision, ExpectedHead, Outcome, Subject
 from signet.core.ids import TenantId
 from signet.gateway.ports import Clock, Dice, Renderer
+from signet.gateway.signing import KeyAt
 from signet.receipts.canonical import Json, content_id
-from signet.receipts.keys import SigningKey
 from signet.receipts.receipt import Kind, seal, timestamp
 from signet.storage.exchanges import Head, PendingExchange, Sealed
 
@@ -51,7 +51,7 @@ class Sealer:
     """Seals drafts; storage calls it inside the transaction, with the head it found there."""
 
     issuer: str
-    key: SigningKey
+    key_at: KeyAt
     render: Renderer
     clock: Clock
     dice: Dice
@@ -92,7 +92,7 @@ class Sealer:
         cid: str | None = None
         if decision.normalized is not None:
             cid = members["cid"] = salted_id(subject.salt, decision.normalized)
-        receipt = seal(members, self.key)
+        receipt = seal(members, self.key_at(now_us))
         return Sealed(
             hop=hop,
             ts_us=now_us,

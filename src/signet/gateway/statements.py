@@ -31,10 +31,11 @@ from signet.core.pricing import (
 )
 from signet.gateway.metering import PeriodUnknown, read_plan
 from signet.gateway.ports import Clock
+from signet.gateway.signing import KeyFor
 from signet.receipts.canonical import Json, canonicalize, parse
-from signet.receipts.keys import KeySet, SigningKey
+from signet.receipts.keys import KeySet
 from signet.receipts.merkle import MerkleTree
-from signet.receipts.receipt import timestamp
+from signet.receipts.receipt import timestamp, timestamp_us
 from signet.receipts.statement import leaf, seal_statement, statement_hash
 from signet.storage import billing
 from signet.storage.billing import MeteredReceipt, StoredPeriod, StoredStatement
@@ -87,7 +88,7 @@ class Statements:
     """Draws up statements. `grace_us` is how long after its end a month stays open."""
 
     database: Database
-    key: SigningKey
+    key_for: KeyFor
     issuer: str
     clock: Clock
     grace_us: int = 48 * HOUR_US
@@ -109,7 +110,8 @@ class Statements:
         latest = await self.database.read_current(billing.latest_statement, tenant, period)
         if latest is not None and _members_of(latest)["usage"] == members["usage"]:
             return None
-        document = seal_statement(members, self.key, jwks=KeySet.of([self.key.public]).jwks())
+        key = await self.key_for(timestamp_us(str(members["issued_at"])))
+        document = seal_statement(members, key, jwks=KeySet.of([key.public]).jwks())
         usage = cast("dict[str, int]", members["usage"])
         kept = await self.database.transact(
             self._keep, tenant, period, cast("int", members["revision"]), upto, usage, document

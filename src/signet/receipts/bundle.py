@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from signet.receipts.canonical import Json, canonicalize
@@ -47,8 +47,18 @@ class PageOf:
 class BundleDraft:
     """Pass 1: takes the chain's stored bytes in hop order, then the signatures in hop order."""
 
-    def __init__(self, *, trace_id: str, exported_at: str, page: PageOf | None = None) -> None:
-        """`exported_at` is an RFC 3339 text as `receipt.timestamp` makes it."""
+    def __init__(
+        self,
+        *,
+        trace_id: str,
+        exported_at: str,
+        page: PageOf | None = None,
+        previous: Mapping[int, str] | None = None,
+    ) -> None:
+        """`exported_at` is an RFC 3339 text as `receipt.timestamp` makes it.
+
+        `previous` makes it the log of the keys: by hop, the JWS of the key before a rotation.
+        """
         try:
             timestamp_us(exported_at)
         except ValueError as error:
@@ -56,6 +66,7 @@ class BundleDraft:
         self._trace_id = trace_id
         self._exported_at = exported_at
         self._page = page
+        self._previous = previous
         opening: dict[str, Json] = {"trace_id": trace_id, **(page.members() if page else {})}
         self._opening = canonicalize(opening)[:-1] + b',"chain":['
         self._pieces = _Pieces(self._opening)
@@ -103,6 +114,12 @@ class BundleDraft:
             "kid": key.kid,
             "jwks": jwks,
         }
+        if self._previous is not None:
+            # This log is short, so the signatures stand whole in what the JWS covers.
+            hops = range(1, self._pieces.receipts + 1)
+            closing["signatures_previous"] = [
+                detach(self._previous[hop]) if hop in self._previous else None for hop in hops
+            ]
         opening: dict[str, Json] = {"trace_id": self._trace_id}
         signed = opening | (self._page.members() if self._page else {}) | closing
         typ = PAGE_TYP if self._page else BUNDLE_TYP

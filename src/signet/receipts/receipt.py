@@ -22,6 +22,9 @@ Kind = Literal["exchange", "delivery", "resolution", "key"]
 Outcome = Literal["allowed", "denied", "failed", "unknown"]
 
 RECEIPT_TYP = "signet-receipt+jws"
+# Where the lives of the signing keys are told, in receipts of kind `key`.
+KEY_TENANT = "_system"
+KEY_TRACE = "signet.keys"
 KINDS: tuple[str, ...] = get_args(Kind)
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 

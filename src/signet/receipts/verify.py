@@ -162,7 +162,8 @@ def _bundle(document: Json, trust: _Trust, level: Level) -> Report:
     _belongs_to(members, receipts)
     _step_6_content(members, "bundle_cid")
     carried = _carried_keys(members)
-    _step_7_receipt_signatures(receipts, signatures, trust, carried)
+    previous = _previous_signatures(members, receipts)
+    _step_7_receipt_signatures(receipts, signatures, trust, carried, previous)
     _step_8_document_signatures(members, "bundle", BUNDLE_TYP, trust, carried)
     return _step_9_level("bundle", receipts, trust, level, _OPERATOR_LIMIT)
 
@@ -206,7 +207,8 @@ def _chain(document: Json, trust: _Trust, level: Level) -> Report:
     _step_5_chain(receipts)
     if "trace_id" in members:
         _belongs_to(members, receipts)
-    _step_7_receipt_signatures(receipts, signatures, trust, None)
+    previous = _previous_signatures(members, receipts)
+    _step_7_receipt_signatures(receipts, signatures, trust, None, previous)
     return _step_9_level("chain", receipts, trust, level, _END_LIMIT, _OPERATOR_LIMIT)
 
 
@@ -215,11 +217,12 @@ def _receipt(document: Json, trust: _Trust, level: Level) -> Report:
     receipts = [cast("dict[str, Json]", members["receipt"])]
     _step_3_receipts(receipts)
     _step_4_hashes(receipts)
-    _step_7_receipt_signatures(receipts, [cast("str", members["receipt_jws"])], trust, None)
-    # A rotation is signed by the new key and by the one before it.
     previous = members.get("receipt_jws_previous")
-    if previous is not None:
-        _step_7_receipt_signatures(receipts, [str(previous)], trust, None)
+    if previous is not None and not isinstance(previous, str):
+        place = "receipt_jws_previous"
+        _fail(Step.SHAPE, "document_member", "A signature is a text.", member=place)
+    jws = cast("str", members["receipt_jws"])
+    _step_7_receipt_signatures(receipts, [jws], trust, None, [previous])
     return _step_9_level("receipt", receipts, trust, level, _CHAIN_LIMIT, _OPERATOR_LIMIT)
 
 
@@ -365,6 +368,27 @@ def _signatures(members: Mapping[str, Json]) -> list[str]:
     return signatures
 
 
+def _previous_signatures(
+    members: Mapping[str, Json], receipts: Sequence[Mapping[str, Json]]
+) -> list[str | None]:
+    """The signatures of the key before, beside the receipts of rotations; null beside others."""
+    listed = members.get("signatures_previous", [None] * len(receipts))
+    found: list[str | None] = []
+    for jws in listed if isinstance(listed, list) else [0]:
+        if jws is not None and not isinstance(jws, str):
+            place = "signatures_previous"
+            _fail(Step.SHAPE, "document_member", "A signature is a text.", member=place)
+        found.append(jws)
+    if len(found) != len(receipts):
+        _fail(
+            Step.RECEIPT_SIGNATURES,
+            "signature_count",
+            f"There are {len(receipts)} receipts, and {len(found)} signatures of keys before.",
+            member="signatures_previous",
+        )
+    return found
+
+
 def _step_3_receipts(receipts: Sequence[Mapping[str, Json]]) -> None:
     for receipt in receipts:
         for fault in faults(receipt):
@@ -443,6 +467,7 @@ def _step_7_receipt_signatures(
     signatures: Sequence[str],
     trust: _Trust,
     carried: KeySet | None,
+    previous: Sequence[str | None] | None = None,
 ) -> None:
     if len(signatures) != len(receipts):
         _fail(
@@ -451,12 +476,64 @@ def _step_7_receipt_signatures(
             f"There are {len(receipts)} receipts and {len(signatures)} signatures.",
             member="signatures",
         )
-    for receipt, jws in zip(receipts, signatures, strict=True):
+    befores = [None] * len(receipts) if previous is None else previous
+    for receipt, jws, before in zip(receipts, signatures, befores, strict=True):
+        if receipt["kind"] == "key":
+            _step_7_rotation(receipt, before, trust, carried)
         place = _Place(Step.RECEIPT_SIGNATURES, _hop_of(receipt), "signatures")
-        signed_at_us = timestamp_us(cast("str", receipt["ts"]))
-        _check_jws(
-            jws, canonicalize(dict(receipt)), RECEIPT_TYP, signed_at_us, trust, carried, place
-        )
+        signer = _check_receipt_jws(jws, receipt, trust, carried, place)
+        if receipt["kind"] != "key" and before is not None:
+            place.fail("rotation_none", "Only a change of keys is signed by a key before.")
+        if _takes_over(receipt) not in (None, signer):
+            place.fail("rotation_signer", "A rotation is signed by the key that takes over.")
+
+
+def _step_7_rotation(
+    receipt: Mapping[str, Json], before: str | None, trust: _Trust, carried: KeySet | None
+) -> None:
+    """The key before vouches for the one that takes over, which is trusted from here on.
+
+    Where the caller trusts the new key anyway, the signature of the old one must still be right.
+    """
+    place = _Place(Step.RECEIPT_SIGNATURES, _hop_of(receipt), "signatures_previous")
+    told = cast("dict[str, Json]", receipt["key"])
+    named = told.get("previous")
+    if named is None and before is None:
+        return
+    if before is None:
+        place.fail("rotation_unvouched", "The key before did not sign this rotation.")
+    new = trust.find(str(told.get("kid")), carried)
+    known = new is not None and trust.given and trust.covers(new)
+    if known:
+        ours = trust.jwks is not None and trust.jwks.find(str(named)) is not None
+        found = _Trust(frozenset(), None), trust.jwks if ours else carried
+    else:
+        found = trust, carried
+    if _check_receipt_jws(before, receipt, *found, place) != named:
+        place.fail("rotation_previous", "Another key signed than the one that is named.")
+    if trust.pins and not known:
+        trust.pins |= {str(told.get("kid"))}
+
+
+def _takes_over(receipt: Mapping[str, Json]) -> str | None:
+    """The kid of the key that a rotation brings; None where the receipt is of no rotation."""
+    told = receipt.get("key")
+    if receipt["kind"] != "key" or not isinstance(told, dict) or told.get("event") != "rotated":
+        return None
+    return str(told.get("kid"))
+
+
+def _check_receipt_jws(
+    jws: str,
+    receipt: Mapping[str, Json],
+    trust: _Trust,
+    carried: KeySet | None,
+    place: _Place,
+) -> str:
+    signed_at_us = timestamp_us(cast("str", receipt["ts"]))
+    return _check_jws(
+        jws, canonicalize(dict(receipt)), RECEIPT_TYP, signed_at_us, trust, carried, place
+    )
 
 
 def _step_8_document_signatures(
@@ -565,8 +642,11 @@ def _check_jws(
     trust: _Trust,
     carried: KeySet | None,
     place: _Place,
-) -> None:
-    """A compact or detached JWS over exactly these bytes, by a trusted key in its lifetime."""
+) -> str:
+    """A compact or detached JWS over exactly these bytes, by a trusted key in its lifetime.
+
+    Returns the kid that its header names.
+    """
     parts = jws.split(".")
     body = b64url(payload)
     if len(parts) != 3 or parts[1] not in ("", body):
@@ -587,6 +667,7 @@ def _check_jws(
     key = _signer(str(header["kid"]), signed_at_us, trust, carried, place)
     if key is not None and not key.verify(signature, f"{parts[0]}.{body}".encode()):
         place.fail("signature_wrong", "The signature is wrong.")
+    return str(header["kid"])
 
 
 def _signer(

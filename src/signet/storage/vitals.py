@@ -23,6 +23,7 @@ class _Counts(NamedTuple):
     periods: int
     entries: int
     keys: int
+    signs_from_us: int | None
 
 
 class _Holds(NamedTuple):
@@ -44,7 +45,10 @@ async def read_vitals(tx: ReadTx, schema_version: int) -> Vitals:
             (SELECT count(*) FROM billing_lanes WHERE stopped IS NOT NULL),
             (SELECT count(*) FROM billing_periods WHERE closed_us IS NULL),
             (SELECT CAST(coalesce(sum(seq), 0) AS bigint) FROM audit_heads),
-            (SELECT count(*) FROM signing_keys WHERE retired_us IS NULL AND revoked_us IS NULL)""",
+            (SELECT count(*) FROM signing_keys
+                WHERE (retired_us IS NULL OR retired_us > :now) AND revoked_us IS NULL),
+            (SELECT max(CASE WHEN signs_from_us = 0 THEN created_us ELSE signs_from_us END)
+                FROM signing_keys WHERE signs_from_us <= :now)""",
         now=now_us,
     )
     holds = await tx.one(
@@ -74,4 +78,5 @@ async def read_vitals(tx: ReadTx, schema_version: int) -> Vitals:
         billing_open_periods=counts.periods,
         audit_entries=counts.entries,
         signing_keys_active=counts.keys,
+        signing_key_age_seconds=max(now_us - (counts.signs_from_us or now_us), 0) // 1_000_000,
     )

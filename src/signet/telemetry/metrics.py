@@ -242,6 +242,11 @@ class Metrics:
             "worker",
             among="livemostrecent",
         )
+        self.keys_missing = self._gauge(
+            "signet_signing_keys_missing",
+            "Keys that sign now or soon and that a serving process does not have.",
+            among="livemax",
+        )
         self.processes = self._gauge("signet_processes", "Processes that serve.")
         self.resident_bytes = self._gauge(
             "signet_resident_memory_bytes", "Memory in use, of all processes that serve."

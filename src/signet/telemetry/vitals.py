@@ -30,3 +30,4 @@ class Vitals:
     billing_open_periods: int = _told("Tenants' months that have used something and are open.")
     audit_entries: int = _told("Entries ever appended to the audit chains, pruned ones included.")
     signing_keys_active: int = _told("Signing keys that are neither retired nor revoked.")
+    signing_key_age_seconds: int = _told("For how long the key that signs has been signing.")

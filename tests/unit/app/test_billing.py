@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.billing import TENANT, Month, document
-from tests.inprocess import signing_key
+from tests.inprocess import key_for
 
 from signet.app.billing import Billing, configured_plans, open_billing
 from signet.app.refused import StartRefused
@@ -46,7 +46,7 @@ def opened(settings: Settings, database: Database) -> AbstractAsyncContextManage
     return open_billing(
         settings,
         database=database,
-        key=signing_key(),
+        key_for=key_for,
         tenants=lambda: settings.exchange.api_keys.tenants,
         owner="test",
         metrics=Metrics(),

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.inprocess import invoice, open_app
+from tests.inprocess import invoice, open_app, signing_key
 
 from signet.app import StartRefused, open_gateway
 from signet.core.registry import RegistryInvalid
@@ -96,17 +96,30 @@ class TestGateway:
                 assert reply.json["receipt"]["hop"] == index + 1
             assert len(await other.verified("t")) == 4
 
-    async def test_a_new_key_is_published_beside_the_old(self, tmp_path: Path) -> None:
-        """After a change of key the export of an old trace still verifies with the old one."""
-        async with open_app(tmp_path) as app_:
-            old = app_.gateway.key
-            await app_.exchange(invoice(trace_id="t"), key="k")
-        seed = SigningKey.generate().seed_b64
-        async with open_app(tmp_path, SP_PRIVATE_KEY_B64=seed) as app_:
+    async def test_the_next_key_is_published_beside_the_one_that_signs(
+        self, tmp_path: Path
+    ) -> None:
+        """It stands by, with its webhook key, and signs nothing yet."""
+        following = SigningKey.generate()
+        async with open_app(tmp_path, SP_NEXT_PRIVATE_KEY_B64=following.seed_b64) as app_:
             published = (await app_.get("/.well-known/jwks.json", api_key=None)).json
-            kids = {key["kid"] for key in published["keys"]}
-            assert {old.kid, app_.gateway.key.kid} <= kids
-            assert (await app_.exchange(invoice(trace_id="t"))).json["receipt"]["hop"] == 2
+            receipts = {key["kid"] for key in published["keys"] if key["use"] == "sig"}
+            assert receipts == {app_.gateway.key.kid, following.kid}
+            assert len(published["keys"]) == 4
+            assert app_.gateway.key.kid == signing_key().kid
+            app_.trusted(await app_.exchange(invoice()))
+
+    async def test_another_key_than_the_one_that_signs(self, tmp_path: Path) -> None:
+        """It does not start, and does not publish what was set by mistake."""
+        async with open_app(tmp_path):
+            pass
+        seed = SigningKey.generate().seed_b64
+        with pytest.raises(StartRefused, match=signing_key().kid):
+            async with open_app(tmp_path, SP_PRIVATE_KEY_B64=seed):
+                pass
+        async with open_app(tmp_path) as app_:
+            published = (await app_.get("/.well-known/jwks.json", api_key=None)).json
+            assert len(published["keys"]) == 2
 
     async def test_the_alias_is_published_too(self, tmp_path: Path) -> None:
         """`SP_KID` is a second name for the key."""

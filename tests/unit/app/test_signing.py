@@ -9,7 +9,14 @@ import pytest
 from tests.inprocess import SEED
 
 from signet.app.refused import StartRefused
-from signet.app.signing import load_signing_key, published, webhook_key
+from signet.app.signing import (
+    HeldKeys,
+    key_file,
+    load_signing_key,
+    new_held_key,
+    webhook_key,
+    write_key_file,
+)
 from signet.receipts.keys import SigningKey
 from signet.settings import Settings, read_settings
 
@@ -69,7 +76,57 @@ def test_forwards_are_signed_by_another_key() -> None:
     assert derived != key.public.raw
 
 
-def test_a_key_is_published_from_its_first_moment() -> None:
-    """Its row has no end, and its alias."""
-    row = published(SigningKey.from_b64(SEED, alias="mine"), 5)
-    assert (row.created_us, row.alias, row.exp_us, row.revoked_us) == (5, "mine", None, None)
+def test_the_next_key_is_held_too(tmp_path: Path) -> None:
+    """The settings name it; it has no alias, which belongs to the other."""
+    following = SigningKey.generate()
+    settings = _settings(
+        tmp_path,
+        SP_PRIVATE_KEY_B64=SEED,
+        SP_NEXT_PRIVATE_KEY_B64=following.seed_b64,
+        SP_KID="mine",
+    )
+    held = HeldKeys(settings)
+    assert held.following is not None
+    assert held.following.signing.kid == following.kid
+    assert held.find(following.kid) is held.following
+    assert held.find(held.first.signing.kid) is held.first
+    assert (held.first.signing.alias, held.following.signing.alias) == ("mine", None)
+    assert held.directory is None
+
+
+def test_a_key_file_beside_the_first_is_found_by_its_kid(tmp_path: Path) -> None:
+    """Also one that appears while the process runs; one that others can read, or that holds another
+    key than its name says, is none."""
+    held = HeldKeys(_settings(tmp_path))
+    new = new_held_key().signing
+    assert held.find(new.kid) is None
+    path = key_file(tmp_path, new.kid)
+    write_key_file(path, new)
+    path.chmod(0o640)
+    assert held.find(new.kid) is None
+    path.chmod(0o600)
+    found = held.find(new.kid)
+    assert found is not None
+    assert found.signing.kid == new.kid
+    other = new_held_key().signing
+    write_key_file(key_file(tmp_path, other.kid), SigningKey.generate())
+    assert held.find(other.kid) is None
+
+
+def test_a_key_file_is_never_written_over(tmp_path: Path) -> None:
+    """The old key stays, and nothing else is left behind."""
+    path = tmp_path / "key"
+    first = new_held_key().signing
+    write_key_file(path, first)
+    with pytest.raises(FileExistsError):
+        write_key_file(path, new_held_key().signing)
+    assert path.read_text().strip() == first.seed_b64
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_key_in_the_settings_looks_for_no_files(tmp_path: Path) -> None:
+    """Where the settings hold the key, a file in the directory is nobody's."""
+    new = new_held_key().signing
+    write_key_file(key_file(tmp_path, new.kid), new)
+    assert HeldKeys(_settings(tmp_path, SP_PRIVATE_KEY_B64=SEED)).find(new.kid) is None

@@ -50,7 +50,7 @@ def test_the_reference_library_accepts_our_signature(payload: dict[str, object])
         webhook_id="msg_1",
         timestamp_s=int(time.time()),
         secrets=[SECRET, OTHER_SECRET],
-        signing_key=Ed25519PrivateKey.generate(),
+        signing_keys=[Ed25519PrivateKey.generate()],
     )
     for secret in (SECRET, OTHER_SECRET):
         Webhook(secret).verify(body, headers, json_parse=False)

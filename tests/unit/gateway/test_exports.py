@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.inprocess import KEYS, App, invoice, open_app, signing_key
+from tests.inprocess import KEYS, App, invoice, key_for, open_app
 
 from signet.core.tenant import read_keyring
 from signet.gateway.exports import Exports
-from signet.receipts.keys import PublicKey
 
 pytestmark = pytest.mark.anyio
 
@@ -26,8 +25,7 @@ async def app(tmp_path: Path) -> AsyncIterator[App]:
 def _exports(app: App) -> Exports:
     return Exports(
         database=app.gateway.database,
-        key=signing_key(),
-        webhook_key=PublicKey(raw=b"\x01" * 32),
+        key_for=key_for,
         clock=lambda: 0,
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.inprocess import signing_key
+from tests.inprocess import key_at, signing_key
 from tests.unit.gateway.calls import sheet
 
 from signet.api.answers import render
@@ -102,10 +102,9 @@ async def scene(
     directory: Path, *destinations: str | Mapping[str, object], outcome: Outcome = RESPONDED
 ) -> AsyncIterator[Scene]:
     """Set a scene whose egress policy allows `destinations`."""
-    key = signing_key()
     sealer = Sealer(
         issuer="i",
-        key=key,
+        key_at=key_at,
         render=render,
         clock=lambda: 1_000_000,
         dice=lambda count: b"\0" * count,
@@ -128,7 +127,7 @@ async def scene(
             clock=lambda: 2_000_000_000_000_000,
             is_dead=lambda owner: owner == "dead",
             deadline_s=1.0,
-            webhook_key=webhook_key(key),
+            webhook_keys_at=lambda _time_us: [webhook_key(signing_key())],
         )
         yield Scene(database, recovery, upstream)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.inprocess import signing_key
+from tests.inprocess import key_at, signing_key
 from tests.unit.gateway.calls import decision, subject
 
 from signet.api.answers import render
@@ -21,7 +21,7 @@ NOW_US = 1_767_225_599_000_000  # 2025-12-31T23:59:59Z, in Berlin another year a
 def _sealer(zone: str = "UTC") -> Sealer:
     return Sealer(
         issuer="https://signet.test",
-        key=signing_key(),
+        key_at=key_at,
         render=render,
         clock=lambda: NOW_US,
         dice=lambda count: b"\x07" * count,

@@ -30,6 +30,13 @@ from signet.storage.tx import Tx
 pytestmark = pytest.mark.anyio
 
 KEY = SigningKey.generate()
+
+
+async def key_for(_time_us: int) -> SigningKey:
+    """The key of these tests, whatever the time."""
+    return KEY
+
+
 MONTH = "2026-11"
 AFTER_US = START_US + 32 * 24 * HOUR_US
 
@@ -43,7 +50,11 @@ def month(db: Database) -> Month:  # noqa: F811
 def statements(month: Month, **changes: int) -> Statements:
     """The use case under test."""
     return Statements(
-        database=month.db, key=KEY, issuer="signet.test", clock=lambda: month.now_us, **changes
+        database=month.db,
+        key_for=key_for,
+        issuer="signet.test",
+        clock=lambda: month.now_us,
+        **changes,
     )
 
 

@@ -8,7 +8,14 @@ from typing import Any
 from signet.receipts.bundle import BundleDraft, PageOf
 from signet.receipts.canonical import Json
 from signet.receipts.keys import KeySet, SigningKey
-from signet.receipts.receipt import SealedReceipt, seal, timestamp
+from signet.receipts.receipt import (
+    KEY_TENANT,
+    KEY_TRACE,
+    RECEIPT_TYP,
+    SealedReceipt,
+    seal,
+    timestamp,
+)
 
 START_US = 1_700_000_000_000_000
 EXPORTED_US = START_US + 60_000_000
@@ -65,6 +72,51 @@ def chain(length: int = 3, key: SigningKey = KEY, **changes: Json) -> list[Seale
     return sealed
 
 
+def rotations(
+    first: SigningKey, *following: SigningKey, signing: SigningKey | None = None
+) -> list[SealedReceipt]:
+    """The chain of the keys, a second between rotations; each is signed by the key it brings."""
+    sealed: list[SealedReceipt] = []
+    before = first
+    for hop, key in enumerate(following, 1):
+        receipt: dict[str, Json] = {
+            "v": 1,
+            "iss": "https://signet.example",
+            "trace_id": KEY_TRACE,
+            "hop": hop,
+            "prev_receipt_hash": sealed[-1].receipt_hash if sealed else None,
+            "ts": timestamp(START_US + hop * 1_000_000),
+            "tenant": KEY_TENANT,
+            "kind": "key",
+            "algo": "sha256",
+            "nonce": "2" * 32,
+            "key": {"event": "rotated", "kid": key.kid, "previous": before.kid},
+        }
+        sealed.append(seal(receipt, signing or key))
+        before = key
+    return sealed
+
+
+def key_log(
+    first: SigningKey,
+    *following: SigningKey,
+    signing: SigningKey | None = None,
+    vouching: SigningKey | None = None,
+) -> dict[str, Any]:
+    """The log of the keys as it is exported, by the last of them."""
+    receipts = rotations(first, *following, signing=signing)
+    befores = [first, *following[:-1]]
+    previous = {
+        hop: (vouching or key).jws(receipt.canonical, typ=RECEIPT_TYP)
+        for hop, (key, receipt) in enumerate(zip(befores, receipts, strict=True), 1)
+    }
+    everyone = KeySet.of(
+        key.public for key in (first, *following, *([vouching] if vouching else ()))
+    )
+    document = export(receipts, following[-1], trace_id=KEY_TRACE, jwks=everyone, previous=previous)
+    return loaded(document)
+
+
 def export(
     receipts: list[SealedReceipt],
     key: SigningKey = KEY,
@@ -73,9 +125,12 @@ def export(
     jwks: KeySet | None = None,
     page: PageOf | None = None,
     exported_us: int = EXPORTED_US,
+    previous: dict[int, str] | None = None,
 ) -> bytes:
     """The bundle (or page) of a chain as one body."""
-    draft = BundleDraft(trace_id=trace_id, exported_at=timestamp(exported_us), page=page)
+    draft = BundleDraft(
+        trace_id=trace_id, exported_at=timestamp(exported_us), page=page, previous=previous
+    )
     for receipt in receipts:
         draft.add_receipt(receipt.canonical)
     for receipt in receipts:

@@ -25,7 +25,9 @@ from tests.unit.receipts.samples import (
     chain,
     dumped,
     export,
+    key_log,
     loaded,
+    rotations,
     sha,
 )
 
@@ -621,17 +623,108 @@ class TestStep7ReceiptSignatures:
         assert rejected(bundle, jwks=None, trust=[KEY.kid])[1] == "key_ended"
 
     def test_the_old_key_signs_a_rotation_too(self) -> None:
-        """`receipt_jws_previous` is checked like the other, if it is there."""
-        receipt = chain(1)[0]
+        """`receipt_jws_previous` is checked like the other, and no other receipt has one."""
+        receipt = rotations(KEY, OTHER_KEY)[0]
         answer: Document = {
             "receipt": loaded(receipt.canonical),
             "receipt_jws": receipt.jws,
-            "receipt_jws_previous": OTHER_KEY.jws(receipt.canonical, typ=RECEIPT_TYP),
+            "receipt_jws_previous": KEY.jws(receipt.canonical, typ=RECEIPT_TYP),
         }
         both = KeySet.of([KEY.public, OTHER_KEY.public])
-        assert verify(dumped(answer), jwks=both).signed_by == (KEY.kid, OTHER_KEY.kid)
-        answer["receipt_jws_previous"] = receipt.jws[:-2]
+        assert verify(dumped(answer), jwks=both).level is Level.SIGNED
+        answer["receipt_jws_previous"] = answer["receipt_jws_previous"][:-2]
         assert rejected(answer, jwks=both)[0] is Step.RECEIPT_SIGNATURES
+        answer["receipt_jws_previous"] = 1
+        found = rejected(answer, jwks=both)
+        assert found == (Step.SHAPE, "document_member", None, "receipt_jws_previous")
+        other = chain(1)[0]
+        answer = {
+            "receipt": loaded(other.canonical),
+            "receipt_jws": other.jws,
+            "receipt_jws_previous": OTHER_KEY.jws(other.canonical, typ=RECEIPT_TYP),
+        }
+        assert rejected(answer, jwks=both)[1] == "rotation_none"
+
+
+class TestKeyLog:
+    """The log of the keys: whoever trusts one key follows its word to the next."""
+
+    THIRD = SigningKey.from_seed(bytes([7]) * 32)
+    ALL = (KEY, OTHER_KEY, THIRD)
+
+    @pytest.fixture
+    def log(self) -> Document:
+        """Two rotations, from KEY to OTHER_KEY to THIRD."""
+        return key_log(*self.ALL)
+
+    def test_it_is_followed(self, log: Document) -> None:
+        """The oldest pinned key is enough; each key in the log is named."""
+        report = verify(dumped(log), trust=[KEY.kid])
+        assert report.signed_by == tuple(key.kid for key in self.ALL)
+
+    def test_never_backwards(self, log: Document) -> None:
+        """That a key took over from another is no word of it for that one."""
+        assert rejected(log, jwks=None, trust=[self.THIRD.kid])[1] == "key_not_trusted"
+        pins = [OTHER_KEY.kid]
+        assert verify(dumped(log), trust=pins).signed_by == (OTHER_KEY.kid, self.THIRD.kid)
+
+    def test_only_from_a_pinned_key(self, log: Document) -> None:
+        """A log that somebody made for himself convinces nobody."""
+        stranger = SigningKey.from_seed(bytes([9]) * 32)
+        found = rejected(log, jwks=None, trust=[stranger.kid])
+        assert found == (Step.RECEIPT_SIGNATURES, "key_not_trusted", 1, "signatures_previous")
+
+    def test_a_key_set_is_not_extended(self, log: Document) -> None:
+        """Whoever trusts a set trusts that set."""
+        assert rejected(log, jwks=TRUSTED)[1] == "key_unknown"
+        everyone = KeySet.of(key.public for key in self.ALL)
+        assert verify(dumped(log), jwks=everyone).level is Level.SIGNED
+
+    def test_the_word_of_the_key_before_is_wanted(self, log: Document) -> None:
+        """A rotation that names a key before, and is not signed by it, is none."""
+        log["signatures_previous"][1] = None
+        found = rejected(signed(log, self.THIRD), jwks=None, trust=[KEY.kid])
+        assert found == (Step.RECEIPT_SIGNATURES, "rotation_unvouched", 2, "signatures_previous")
+
+    def test_a_right_signature_is_wanted_of_a_key_that_is_not_trusted(self, log: Document) -> None:
+        """Even where the new key is pinned already, what the log shows must be so."""
+        log["signatures_previous"][0] = log["signatures_previous"][1]
+        trust = [key.kid for key in self.ALL[1:]]
+        found = rejected(signed(log, self.THIRD), jwks=None, trust=trust)
+        assert found == (Step.RECEIPT_SIGNATURES, "signature_wrong", 1, "signatures_previous")
+
+    def test_the_key_before_is_the_one_that_is_named(self) -> None:
+        """Another trusted key cannot speak for it."""
+        log = key_log(KEY, OTHER_KEY, vouching=self.THIRD)
+        found = rejected(log, jwks=None, trust=[KEY.kid, self.THIRD.kid])
+        assert found == (Step.RECEIPT_SIGNATURES, "rotation_previous", 1, "signatures_previous")
+
+    def test_the_new_key_signs_its_own_rotation(self) -> None:
+        """Otherwise somebody without it could name it."""
+        log = key_log(KEY, OTHER_KEY, signing=KEY)
+        found = rejected(log, jwks=None, trust=[KEY.kid])
+        assert found == (Step.RECEIPT_SIGNATURES, "rotation_signer", 1, "signatures")
+
+    def test_one_signature_for_each_receipt(self, log: Document) -> None:
+        """The list is as long as the chain, and of texts and nulls."""
+        log["signatures_previous"].pop()
+        found = rejected(signed(log, self.THIRD), jwks=None, trust=[KEY.kid])
+        assert found == (
+            *(Step.RECEIPT_SIGNATURES, "signature_count"),
+            *(None, "signatures_previous"),
+        )
+        for wrong in ([1, 2], "text", {}):
+            log["signatures_previous"] = wrong
+            found = rejected(signed(log, self.THIRD), jwks=None, trust=[KEY.kid])
+            assert found == (Step.SHAPE, "document_member", None, "signatures_previous")
+
+    def test_without_trust_it_holds_together(self, log: Document) -> None:
+        """Less is proven then, and a wrong signature is found all the same."""
+        report = verify(dumped(log), level=Level.INTEGRITY)
+        assert report.level is Level.INTEGRITY
+        log["signatures_previous"][0] = log["signatures_previous"][1]
+        found = rejected(signed(log, self.THIRD), jwks=None, level=Level.INTEGRITY)
+        assert found[1] == "signature_wrong"
 
 
 class TestStep8DocumentSignatures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.billing import HOUR_US, START_US, TENANT
+from tests.inprocess import key_for
 from tests.storage.conftest import config, db, postgres  # noqa: F401 - fixtures
 from tests.unit.gateway.test_billing import World, items_of, use, world  # noqa: F401 - fixture
 from tests.unit.gateway.test_reconciliation import reconciliation
@@ -12,7 +13,6 @@ from signet.core.pricing import TenantPlan
 from signet.gateway.plans import Plans
 from signet.gateway.reconciliation import Drift
 from signet.gateway.statements import Statements
-from signet.receipts.keys import SigningKey
 from signet.storage import outbox
 from signet.workers.billing import metering_workers, stripe_workers
 from signet.workers.runner import Worker
@@ -38,7 +38,7 @@ def workers(world: World, told: list[Drift]) -> dict[str, Worker]:  # noqa: F811
     )
     statements = Statements(
         database=world.month.db,
-        key=SigningKey.generate(),
+        key_for=key_for,
         issuer="signet.test",
         clock=lambda: world.month.now_us,
     )

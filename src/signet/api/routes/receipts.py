@@ -15,6 +15,7 @@ from signet.api.operations import Content, Operation, Parameter, Public, Secured
 from signet.core.ids import RECEIPT_HASH, TRACE_ID
 from signet.core.tenant import Principal, Scope
 from signet.gateway.exports import MAX_PAGE, Exports, PageBeyondEnd
+from signet.gateway.signing import JWKS_CACHE_S
 
 _JSON: Final = "application/json"
 _MAX_HOP: Final = 2**53 - 1
@@ -95,8 +96,14 @@ def operations(exports: Exports) -> list[Operation]:
 
     async def jwks(_request: Request) -> Response:
         body = orjson.dumps(await exports.jwks())
-        headers = {"Cache-Control": "public, max-age=300"}
+        headers = {"Cache-Control": f"public, max-age={JWKS_CACHE_S}"}
         return Response(body, headers=headers, media_type=_JSON)
+
+    async def key_log(_request: Request) -> Response:
+        exported = await exports.key_log()
+        if exported is None:
+            return problem_response("not_found", "the signing key was never changed")
+        return StreamingResponse(exported.chunks, headers=exported.bundle.headers, media_type=_JSON)
 
     problems = ("parameter_invalid", "not_found", "not_acknowledged")
     receipt_hash = Parameter(
@@ -154,6 +161,21 @@ def operations(exports: Exports) -> list[Operation]:
             endpoint=jwks,
             answers={200: Content(doc="A JWK Set (RFC 7517).", schema=schemas.JWKS)},
             problems=("not_acknowledged",),
+        ),
+        Public(
+            method="GET",
+            path="/v1/signing-keys/log",
+            name="export_key_log",
+            summary="Every change of the signing keys, as a signed bundle.",
+            endpoint=key_log,
+            answers={
+                200: Content(
+                    doc="The chain `signet.keys` of `_system`; rotations are signed by both keys.",
+                    schema=schemas.BUNDLE,
+                    headers=schemas.EXPORT_HEADERS,
+                )
+            },
+            problems=("not_found", "overloaded", "not_acknowledged"),
         ),
     ]
 
