@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
+from typing import Final
+
+from starlette.requests import ClientDisconnect, Request
 
 from signet.api.auth import Refused
+
+_JSON: Final = b"application/json"
 
 
 async def read_json_body(request: Request, max_bytes: int) -> bytes | Refused:
@@ -14,10 +18,11 @@ async def read_json_body(request: Request, max_bytes: int) -> bytes | Refused:
     Raises `ClientDisconnect` when the caller left half-way.
     """
     headers = dict(request.scope["headers"])
-    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if kind != b"application/json":
+    kind = headers.get(b"content-type", b"")
+    if kind != _JSON and kind.partition(b";")[0].strip().lower() != _JSON:
         return Refused("unsupported_media_type", "send Content-Type: application/json")
-    if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+    coding = headers.get(b"content-encoding")
+    if coding is not None and coding.strip().lower() != b"identity":
         return Refused("unsupported_media_type", "send the body without a Content-Encoding")
     too_large = Refused("body_too_large", f"a body may have {max_bytes} bytes at most")
     declared = headers.get(b"content-length", b"")
@@ -25,9 +30,14 @@ async def read_json_body(request: Request, max_bytes: int) -> bytes | Refused:
         return too_large
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
         size += len(chunk)
         if size > max_bytes:
             return too_large
         chunks.append(chunk)
-    return b"".join(chunks)
+        if not message.get("more_body"):
+            return b"".join(chunks)

@@ -78,6 +78,25 @@ class Secured(Operation):
     endpoint: Callable[[Request, Principal], Awaitable[Response]]
 
 
+class PreparedResponse(Response):
+    """A body that is ready, under headers that are encoded: nothing is left to be worked out.
+
+    The framework's own constructor costs as much as a tenth of an exchange's Python.
+    """
+
+    def __init__(
+        self, body: bytes, status: int, content_type: bytes, headers: list[tuple[bytes, bytes]]
+    ) -> None:
+        self.status_code = status
+        self.body = body
+        self.background = None
+        self.raw_headers = [
+            (b"content-type", content_type),
+            (b"content-length", b"%d" % len(body)),
+            *headers,
+        ]
+
+
 class ProblemResponse(Response):
     """A problem that was not receipted by this request; `code` is for logs and metrics."""
 

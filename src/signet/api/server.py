@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -153,6 +154,7 @@ def _guarded(
 ) -> _Endpoint:
     """Wrap an endpoint so that every request has one answer, one count and one line of log."""
     answered: dict[int, Counter] = {}
+    logged = log.is_enabled_for(logging.INFO)
 
     def count(status: int) -> None:
         counter = answered.get(status)
@@ -182,20 +184,21 @@ def _guarded(
             metrics.refusals.labels(code).inc()
         count(response.status_code)
         recorder.end(operation, visit, request, code or "ok")
-        trace_id = dict(response.raw_headers).get(b"x-signet-trace")
         request_id = visit.origin.request_id
         response.raw_headers.append((b"x-content-type-options", b"nosniff"))
         response.raw_headers.append((b"x-request-id", request_id.encode("ascii")))
-        log.info(
-            "request",
-            method=operation.method,
-            route=operation.path,
-            status=response.status_code,
-            code=code,
-            request_id=request_id,
-            trace_id=None if trace_id is None else trace_id.decode("latin-1"),
-            ms=round((perf_counter() - started) * 1000, 3),
-        )
+        if logged:
+            trace_id = dict(response.raw_headers).get(b"x-signet-trace")
+            log.info(
+                "request",
+                method=operation.method,
+                route=operation.path,
+                status=response.status_code,
+                code=code,
+                request_id=request_id,
+                trace_id=None if trace_id is None else trace_id.decode("latin-1"),
+                ms=round((perf_counter() - started) * 1000, 3),
+            )
         return response
 
     return guarded

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from typing import cast
 
 import pytest
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from structlog.testing import CapturingLogger
@@ -36,7 +38,7 @@ FAILURES = {
 class Built:
     """An application of a few endpoints, with its log and metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: int = logging.INFO) -> None:
         self.log = CapturingLogger()
         self.metrics = Metrics()
         self.trail = Trail(
@@ -85,7 +87,14 @@ class Built:
             ),
             version="1",
             metrics=self.metrics,
-            log=cast(FilteringBoundLogger, self.log),
+            log=cast(
+                FilteringBoundLogger,
+                structlog.wrap_logger(
+                    self.log,
+                    processors=[],
+                    wrapper_class=structlog.make_filtering_bound_logger(level),
+                ),
+            ),
             trail=self.trail,
             addresses=True,
             clock=lambda: 1_000_000,
@@ -110,7 +119,7 @@ async def test_every_answer_is_counted_and_logged() -> None:
     built = Built()
     await built.app.get("/fine?api_key=secret")
     await built.app.get("/bug")
-    lines = [call.kwargs for call in built.log.calls if call.args == ("request",)]
+    lines = [call.kwargs for call in built.log.calls if call.kwargs["event"] == "request"]
     assert [(line["route"], line["status"], line["code"]) for line in lines] == [
         ("/fine", 200, None),
         ("/bug", 500, "internal_error"),
@@ -120,6 +129,15 @@ async def test_every_answer_is_counted_and_logged() -> None:
     assert 'signet_http_requests_total{route="/fine",status="200"} 1.0' in text
     assert 'signet_refusals_total{code="internal_error"} 1.0' in text
     assert "signet_http_requests_in_flight 0.0" in text
+
+
+async def test_who_logs_less_is_told_failures_only() -> None:
+    """Above the level of the line of each request, what fails is still logged."""
+    built = Built(logging.WARNING)
+    await built.app.get("/fine")
+    assert built.log.calls == []
+    await built.app.get("/unsure")
+    assert [call.kwargs["event"] for call in built.log.calls] == ["not_acknowledged"]
 
 
 async def test_a_secured_endpoint_is_never_called_for_a_stranger() -> None:

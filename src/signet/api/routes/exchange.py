@@ -12,7 +12,14 @@ from starlette.responses import Response
 from signet.api import schemas
 from signet.api.auth import Refused, idempotency_key
 from signet.api.bodies import read_json_body
-from signet.api.operations import Content, Operation, Parameter, Secured, problem_response
+from signet.api.operations import (
+    Content,
+    Operation,
+    Parameter,
+    PreparedResponse,
+    Secured,
+    problem_response,
+)
 from signet.api.visits import visit_of
 from signet.core.tenant import Principal, Scope
 from signet.gateway.exchange import Answered, Exchanges, NotAccepted
@@ -41,9 +48,15 @@ def operations(
             return Response(status_code=499)  # nobody reads it; the log does
         if isinstance(body, Refused):
             return problem_response(body.code, body.detail)
-        key = idempotency_key(request.scope["headers"])
-        traceparent = request.headers.get("traceparent")
-        result = await exchanges.exchange(principal, key, body, traceparent, visit.origin)
+        headers = request.scope["headers"]
+        traceparent = dict(headers).get(b"traceparent")
+        result = await exchanges.exchange(
+            principal,
+            idempotency_key(headers),
+            body,
+            None if traceparent is None else traceparent.decode("latin-1"),
+            visit.origin,
+        )
         if isinstance(result, NotAccepted):
             return problem_response(
                 result.code,
@@ -110,11 +123,14 @@ def operations(
 
 
 def _response(result: Answered) -> Response:
-    headers = {"X-SIGNET-Trace": result.trace_id, "X-ODIN-Trace": result.trace_id}
+    trace_id = result.trace_id.encode("ascii")
+    headers = [(b"x-signet-trace", trace_id), (b"x-odin-trace", trace_id)]
     if result.replayed:
-        headers["X-SIGNET-Idempotency-Hit"] = "1"
+        headers.append((b"x-signet-idempotency-hit", b"1"))
     refusal = result.decision.refusal if result.decision else None
     if refusal is not None and refusal.retry_after_s is not None:
-        headers["Retry-After"] = str(ceil(refusal.retry_after_s))
+        headers.append((b"retry-after", b"%d" % ceil(refusal.retry_after_s)))
     answer = result.answer
-    return Response(answer.body, answer.status, headers, answer.content_type)
+    return PreparedResponse(
+        answer.body, answer.status, answer.content_type.encode("ascii"), headers
+    )
