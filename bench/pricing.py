@@ -36,6 +36,7 @@ from signet.providers.stripe import StripeBiller
 from signet.storage import billing, outbox
 from signet.storage.database import Database, SqliteConfig, open_database
 from signet.storage.exchanges import commit_exchanges
+from signet.storage.landmark import Landmark
 from signet.storage.outbox import Gain, Outlet, WindowKey
 from signet.storage.tx import Tx
 
@@ -151,7 +152,8 @@ async def drain(path: Path, url: str, plans: Sequence[TenantPlan]) -> None:
             Dispatch(
                 database=db, biller=biller, router=router, owner=f"{os.getpid()}.{n}",
                 is_dead=lambda _: False, clock=lambda: NOW_US, monotonic=time.monotonic,
-                dice=os.urandom, heard=lambda _: None, lanes_at_once=LANES // 4 + 1,
+                dice=os.urandom, heard=lambda _: None,
+                landmark=Landmark(path.with_suffix(".sends")), lanes_at_once=LANES // 4 + 1,
             )
             for n in range(2)
         ]  # fmt: skip

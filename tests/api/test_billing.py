@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -411,6 +412,19 @@ class TestReload:
         assert reply.json["changed"] == ["globex"]
         assert reply.json["plans"].keys() >= {"acme", "globex", "operator"}
         assert (await deployment.reload()).json["changed"] == []
+
+    async def test_it_reaches_other_gateways(self, deployment: Deployment, tmp_path: Path) -> None:
+        """Another gateway on the database takes the plans on by itself, its own file unread."""
+        stale = tmp_path / "stale.json"
+        stale.write_bytes(deployment.reserved.read_bytes())
+        other = open_app(tmp_path / "data", keys=KEYS, SP_RESERVED_CONFIG=str(stale))
+        async with other as app:
+            deployment.reserved.write_text(json.dumps({"acme": {**PLAN, "vex_reserved": 77}}))
+            assert (await deployment.reload()).json["changed"] == ["acme"]
+            shown = b'signet_reserved_capacity{tenant="acme",type="vex"} 77.0'
+            async with asyncio.timeout(60):
+                while shown not in app.gateway.metrics.exposition():  # noqa: ASYNC110 - a loop of its own
+                    await asyncio.sleep(0.05)
 
     async def test_a_month_that_has_begun_keeps_its_plan(self, deployment: Deployment) -> None:
         """A reload in the middle of a month changes nothing of it."""

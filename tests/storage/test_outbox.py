@@ -120,12 +120,25 @@ async def test_a_deployments_name_is_drawn_once(db: Database) -> None:
     """The first name stays until a restore; then nothing may be sent until Stripe was asked."""
     assert (await db.transact(outbox.deployment, "one")).name == "one"
     assert (await db.transact(outbox.deployment, "two")).name == "one"
-    await db.transact(outbox.restored, "three", 7)
-    assert await db.transact(outbox.deployment, "four") == ("three", 7)
+    await db.transact(outbox.restored, "three", 7, sends=0)
+    assert await db.transact(outbox.deployment, "four") == ("three", 7, 0)
     await db.transact(outbox.reconciled, "one")
     assert (await db.transact(outbox.deployment, "four")).restored_us == 7
     await db.transact(outbox.reconciled, "three")
-    assert await db.transact(outbox.deployment, "four") == ("three", None)
+    assert await db.transact(outbox.deployment, "four") == ("three", None, 0)
+
+
+@pytest.mark.anyio
+async def test_a_deployment_counts_its_sends(db: Database) -> None:
+    """The count only rises, also by what is known of it after a restore, which is found once."""
+    await db.transact(outbox.deployment, "one")
+    assert [await db.transact(outbox.count_send) for _ in range(3)] == [1, 2, 3]
+    assert not await db.transact(outbox.found_restored, "two", 7, sends=3)
+    assert await db.transact(outbox.found_restored, "two", 7, sends=9)
+    assert not await db.transact(outbox.found_restored, "three", 8, sends=9)
+    assert await db.transact(outbox.deployment, "four") == ("two", 7, 9)
+    await db.transact(outbox.restored, "five", 8, sends=4)
+    assert await db.read_current(outbox.sends) == 9
 
 
 # A machine that gains, sends, loses answers, dies and takes over, in any order.

@@ -32,8 +32,9 @@ from signet.gateway.signing import KeyFor
 from signet.gateway.statements import Statements
 from signet.settings import Settings
 from signet.storage.database import Database
+from signet.storage.landmark import Landmark
 from signet.telemetry.metrics import Metrics
-from signet.workers.billing import metering_workers, stripe_workers
+from signet.workers.billing import following_worker, metering_workers, stripe_workers
 from signet.workers.ownership import is_dead
 from signet.workers.runner import Worker
 
@@ -56,17 +57,21 @@ class Billing:
     metering: Metering
     statements: Statements
     reconciliation: Reconciliation
+    metrics: Metrics
     workers: Sequence[Worker]
 
-    async def reload(self) -> Reloaded:
+    async def reload(self, actor: str) -> Reloaded:
         """Read the reserved-capacity file again; nothing changes unless all of it is in order.
 
-        Raises `ReservedConfigInvalid`, `BillingRefused`, or `StartRefused` without a file.
+        `actor` is the id of the key that asks. Raises `ReservedConfigInvalid`, `BillingRefused`, or
+        `StartRefused` without a file.
         """
         document = _reserved_document(self.settings)
         if document is None:
             raise StartRefused("SP_RESERVED_CONFIG is not set, so there is nothing to reload")
-        return await self.plans.reload(document)
+        reloaded = await self.plans.reload(document, actor=actor)
+        tell_reserved(self.metrics, self.plans)
+        return reloaded
 
 
 @asynccontextmanager
@@ -108,14 +113,18 @@ async def open_billing(
         metering, statements, reconciliation, told=lambda drifts: _tell_drift(metrics, drifts)
     )
     if biller is not None and router is not None:
-        dispatch = _dispatch(database, biller, router, owner, metrics, clock)
+        landmark = stripe_landmark(settings)
+        dispatch = _dispatch(database, biller, router, owner, metrics, clock, landmark)
         workers += stripe_workers(plans, dispatch, reconciliation)
+    if settings.billing.reserved_config is not None:
+        workers.append(following_worker(plans, told=lambda: tell_reserved(metrics, plans)))
     billing = Billing(
         settings=settings,
         plans=plans,
         metering=metering,
         statements=statements,
         reconciliation=reconciliation,
+        metrics=metrics,
         workers=workers,
     )
     try:
@@ -129,8 +138,9 @@ async def open_billing(
 
 async def _put_into_force(billing: Billing, *, verify: bool) -> None:
     try:
-        if billing.settings.billing.reserved_config is not None:
-            await billing.reload()
+        document = _reserved_document(billing.settings)
+        if document is not None:
+            await billing.plans.begin(document)
         elif verify:
             await billing.plans.route()
     except (ReservedConfigInvalid, BillingRefused) as error:
@@ -138,7 +148,7 @@ async def _put_into_force(billing: Billing, *, verify: bool) -> None:
 
 
 async def configured_plans(settings: Settings, *, database: Database, clock: Clock) -> Plans:
-    """Return the plans of the settings for a command that shows them; Stripe is not asked.
+    """Return the plans in force for a command that shows them; Stripe is not asked.
 
     Raises `StartRefused`.
     """
@@ -151,7 +161,7 @@ async def configured_plans(settings: Settings, *, database: Database, clock: Clo
     document = _reserved_document(settings)
     if document is not None:
         try:
-            await plans.reload(document)
+            await plans.begin(document)
         except ReservedConfigInvalid as error:
             raise _refused(error) from error
     return plans
@@ -223,8 +233,19 @@ def stripe_biller(settings: Settings) -> StripeBiller | None:
         raise StartRefused(f"SP_STRIPE_BASE_URL: {error}") from error
 
 
+def stripe_landmark(settings: Settings) -> Landmark:
+    """Return what this host knows of how far sending to Stripe had got."""
+    return Landmark(settings.storage.data_dir / "stripe-sends")
+
+
 def _dispatch(
-    database: Database, biller: Biller, router: Router, owner: str, metrics: Metrics, clock: Clock
+    database: Database,
+    biller: Biller,
+    router: Router,
+    owner: str,
+    metrics: Metrics,
+    clock: Clock,
+    landmark: Landmark,
 ) -> Dispatch:
     return Dispatch(
         database=database,
@@ -236,6 +257,7 @@ def _dispatch(
         monotonic=time.monotonic,
         dice=secrets.token_bytes,
         heard=lambda answer: _tell_answer(metrics, answer),
+        landmark=landmark,
     )
 
 

@@ -31,12 +31,14 @@ from signet.app import (
     registry_documents,
     storage_config,
 )
+from signet.app.billing import stripe_landmark
 from signet.cli.arguments import new_command
 from signet.cli.exits import Exit
 from signet.cli.terminal import bytes_text
 from signet.core.errors import SignetError
 from signet.core.registry import Registry
 from signet.settings import Settings, SettingsInvalid, read_settings
+from signet.storage import outbox
 from signet.storage.database import PostgresConfig, SqliteConfig, open_database
 
 if TYPE_CHECKING:
@@ -185,17 +187,23 @@ def _database(settings: Settings) -> Finding:
         return Finding("database", "ok", f"none yet; the first start makes {config.path}")
     shown = config.path if isinstance(config, SqliteConfig) else "postgres"
     try:
-        version = asyncio.run(_opened(config))
+        version, sends = asyncio.run(_opened(config))
     except SignetError as error:
         mend = "see what the sentence names; the data was left as it is"
         return Finding("database", "wrong", f"{shown}: {error.detail}", mend)
+    landmark = stripe_landmark(settings)
+    if sends < landmark.read():
+        said = f"{shown} is older than {landmark.path}, so it comes from a backup"
+        mend = "run `signet storage restored`; Stripe is asked before anything is sent in any case"
+        return Finding("database", "note", said, mend)
     return Finding("database", "ok", f"{shown} takes writes, schema {version}")
 
 
-async def _opened(config: SqliteConfig | PostgresConfig) -> int:
+async def _opened(config: SqliteConfig | PostgresConfig) -> tuple[int, int]:
+    """The version of the schema, and how often something was sent to Stripe from there."""
     async with open_database(config) as database:
         await database.ping()
-        return database.schema_version
+        return database.schema_version, await database.read_current(outbox.sends)
 
 
 def _clock(settings: Settings) -> Finding:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from signet.app import storage_config
+from signet.app.billing import stripe_landmark
 from signet.cli.arguments import new_command
 from signet.cli.audit_chains import audited, print_flaws
 from signet.cli.exits import CommandFailed, Exit
@@ -63,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "backup":
         return _back_up(storage_config(read_settings(os.environ).settings), args.file)
     if args.what == "restored":
-        return asyncio.run(_restored(storage_config(read_settings(os.environ).settings)))
+        settings = read_settings(os.environ).settings
+        return asyncio.run(_restored(storage_config(settings), stripe_landmark(settings).read()))
     if args.source == args.target:
         raise CommandFailed("source and target are the same database", Exit.USAGE)
     return asyncio.run(_copy(args.source, args.target))
@@ -96,11 +98,12 @@ def _back_up(config: SqliteConfig | PostgresConfig, file: Path) -> int:
     return Exit.DONE
 
 
-async def _restored(config: SqliteConfig | PostgresConfig) -> int:
+async def _restored(config: SqliteConfig | PostgresConfig, sends: int) -> int:
     if isinstance(config, SqliteConfig) and not config.path.exists():
         raise CommandFailed(f"there is no database {config.path}", Exit.UNAVAILABLE)
     async with open_database(config) as database:
-        await database.transact(outbox.restored, secrets.token_hex(16), time.time_ns() // 1000)
+        fresh, now_us = secrets.token_hex(16), time.time_ns() // 1000
+        await database.transact(outbox.restored, fresh, now_us, sends=sends)
         progress, flaws = await audited(database)
     print_flaws(progress, flaws)
     print("nothing is sent to Stripe before it has been asked what it holds")

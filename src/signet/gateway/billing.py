@@ -43,7 +43,8 @@ from signet.gateway.ports import Clock, Dice
 from signet.storage import outbox
 from signet.storage.database import Database
 from signet.storage.errors import StorageError
-from signet.storage.outbox import Outlet, StoredWindow
+from signet.storage.landmark import Landmark
+from signet.storage.outbox import Deployment, Outlet, StoredWindow
 from signet.storage.tx import Tx
 
 _MOST_OUTLETS: Final = 10_000
@@ -64,6 +65,12 @@ class LaneLost(SignetError):
     """Another worker holds the lane now; what this one learned is learned again."""
 
     code = "billing_lane_lost"
+
+
+class DatabaseRestored(SignetError):
+    """The database is older than what was sent from it, so it comes from a backup."""
+
+    code = "billing_database_restored"
 
 
 class Biller(Protocol):
@@ -237,6 +244,7 @@ class Dispatch:
     """Sends what is due. Any number of these may run, in any number of processes.
 
     `owner` names this one in the leases and is never used twice. `heard` is told every answer.
+    `landmark` is this host's, outside the database.
     """
 
     database: Database
@@ -248,13 +256,17 @@ class Dispatch:
     monotonic: Callable[[], float]
     dice: Dice
     heard: Callable[[Answer], None]
+    landmark: Landmark
     lanes_at_once: int = 64
     lease_s: float = 120.0
 
     async def send_once(self) -> int:
-        """Empty every lane that is due and free; return how many messages were settled."""
-        await self._free_the_dead()
-        us = await self.database.transact(outbox.deployment, self.dice(16).hex())
+        """Empty every lane that is due and free; return how many messages were settled.
+
+        Raises `DatabaseRestored`, once, for a database that has gone back in time.
+        """
+        await self.free_the_dead()
+        us = await self._deployment()
         if us.restored_us is not None:
             return 0
         outlets = await self.database.read_current(outbox.due_outlets, self.clock(), _MOST_OUTLETS)
@@ -263,6 +275,9 @@ class Dispatch:
             route = self.router.routes.get(outlet)
             if route is not None:
                 lanes[route.lane].append(outlet)
+        if lanes:
+            sends = await self.database.transact(outbox.count_send)
+            await asyncio.to_thread(self.landmark.keep, sends)
         gate = asyncio.Semaphore(self.lanes_at_once)
         settled: list[int] = []
         failed: list[StorageError | LaneLost] = []
@@ -282,7 +297,21 @@ class Dispatch:
             raise failed[0]
         return sum(settled)
 
-    async def _free_the_dead(self) -> None:
+    async def _deployment(self) -> Deployment:
+        """Who we are to Stripe, unless the database knows less than this host does."""
+        seen = await asyncio.to_thread(self.landmark.read)
+        fresh = self.dice(16).hex()
+        us = await self.database.transact(outbox.deployment, fresh)
+        if us.sends < seen:
+            await self.database.transact(outbox.found_restored, fresh, self.clock(), sends=seen)
+            raise DatabaseRestored(
+                f"the database knows of {us.sends} sends and {self.landmark.path} of {seen}, so it "
+                "comes from a backup; Stripe is asked what it holds before anything is sent"
+            )
+        return us
+
+    async def free_the_dead(self) -> None:
+        """Take their lanes from workers that are proven dead; their leases need not run out."""
         for owner in await self.database.read_current(outbox.lane_owners):
             if owner != self.owner and self.is_dead(owner):
                 await self.database.transact(outbox.free_lanes, owner)

@@ -445,10 +445,14 @@ async def replay(tx: Tx, key: WindowKey, now_us: int) -> bool:
 
 
 class Deployment(NamedTuple):
-    """The name under which this database speaks to Stripe, and since when it must ask first."""
+    """The name under which this database speaks to Stripe, and since when it must ask first.
+
+    `sends` counts how often it was about to send.
+    """
 
     name: str
     restored_us: int | None
+    sends: int
 
 
 async def deployment(tx: Tx, fresh: str) -> Deployment:
@@ -458,26 +462,51 @@ async def deployment(tx: Tx, fresh: str) -> Deployment:
         fresh=fresh,
     )
     found = await tx.one(
-        Deployment, "SELECT name, restored_us FROM billing_deployment WHERE id = 1"
+        Deployment, "SELECT name, restored_us, sends FROM billing_deployment WHERE id = 1"
     )
     assert found is not None, "the row was inserted above, and nothing deletes it"
     return found
 
 
-async def restored(tx: Tx, fresh: str, now_us: int) -> None:
+async def sends(tx: ReadTx) -> int:
+    """How often this database was about to send."""
+    return await tx.one(int, "SELECT sends FROM billing_deployment WHERE id = 1") or 0
+
+
+async def count_send(tx: Tx) -> int:
+    """Say that something is about to be sent; how often that was, this time included."""
+    counted = await tx.one(
+        int, "UPDATE billing_deployment SET sends = sends + 1 WHERE id = 1 RETURNING sends"
+    )
+    assert counted is not None, "nothing is sent before the deployment has its name"
+    return counted
+
+
+async def restored(tx: Tx, fresh: str, now_us: int, *, sends: int) -> None:
     """After a restore: speak under a new name, and send nothing before Stripe was asked.
 
     A restored database does not know what was sent after its backup, and would give versions that
-    Stripe has seen a second meaning.
+    Stripe has seen a second meaning. `sends` is how often it was about to send, as far as is known.
     """
     await tx.execute(
-        """INSERT INTO billing_deployment (id, name, restored_us) VALUES (1, :fresh, :now)
-        ON CONFLICT (id) DO UPDATE SET name = :fresh, restored_us = :now""",
+        """INSERT INTO billing_deployment (id, name, restored_us, sends)
+        VALUES (1, :fresh, :now, :sends) ON CONFLICT (id) DO UPDATE SET name = :fresh,
+            restored_us = :now, sends = CASE WHEN billing_deployment.sends > :sends
+                THEN billing_deployment.sends ELSE CAST(:sends AS bigint) END""",
         fresh=fresh,
         now=now_us,
+        sends=sends,
     )
     await tx.execute("UPDATE billing_lanes SET lease_until_us = 0, fence = fence + 1")
     await tx.execute("UPDATE billing_windows SET flight_version = NULL")
+
+
+async def found_restored(tx: Tx, fresh: str, now_us: int, *, sends: int) -> bool:
+    """Do the same if the database knows of fewer sends; False where another worker was first."""
+    if (await deployment(tx, fresh)).sends >= sends:
+        return False
+    await restored(tx, fresh, now_us, sends=sends)
+    return True
 
 
 async def reconciled(tx: Tx, name: str) -> None:

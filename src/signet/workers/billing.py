@@ -50,7 +50,8 @@ def stripe_workers(
     """What a deployment with a Stripe account runs as well: route, send, ask."""
 
     async def send() -> int:
-        # After a restore nothing is sent before every item was asked about.
+        # After a restore nothing is sent before every item was asked about, which takes its lane.
+        await dispatch.free_the_dead()
         if not await reconciliation.after_restore(plans.in_force()):
             return 0
         return await dispatch.send_once()
@@ -60,3 +61,16 @@ def stripe_workers(
         Worker(name="billing-send", work=send, every_s=1.0),
         Worker(name="billing-ask", work=reconciliation.ask, every_s=10 * _MINUTE_S),
     ]
+
+
+def following_worker(plans: Plans, *, told: Callable[[], None]) -> Worker:
+    """What every process of a deployment with reserved capacity runs: take on what another put
+    into force. `told` hears of it."""
+
+    async def follow() -> int:
+        taken_on = await plans.follow()
+        if taken_on:
+            told()
+        return taken_on
+
+    return Worker(name="billing-plans", work=follow, every_s=1.0)

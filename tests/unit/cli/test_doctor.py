@@ -17,6 +17,7 @@ from signet.cli import doctor
 from signet.cli.doctor import Finding, examine
 from signet.cli.main import main
 from signet.storage.database import SqliteConfig, open_database
+from signet.storage.landmark import Landmark
 
 KEYS = '{"k": {"tenant": "acme"}, "l": {"tenant": "globex"}}'
 
@@ -60,6 +61,16 @@ def test_nothing_wrong_after_it(tmp_path: Path) -> None:
     assert {finding.verdict for finding in found.values()} == {"ok"}
     assert "takes writes, schema " in found["database"].said
     assert signing_key().kid in found["key"].said
+
+
+def test_a_database_from_a_backup(tmp_path: Path) -> None:
+    """A database that knows of fewer sends than this host is noted, with what to do."""
+    make_database(tmp_path / "signet.db")
+    Landmark(tmp_path / "stripe-sends").keep(3)
+    noted = findings(tmp_path)["database"]
+    assert noted.verdict == "note"
+    assert "comes from a backup" in noted.said
+    assert "signet storage restored" in noted.mend
 
 
 def test_settings(tmp_path: Path) -> None:

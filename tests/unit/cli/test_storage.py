@@ -12,6 +12,7 @@ from tests.live import run_signet
 
 from signet.storage import outbox
 from signet.storage.database import SqliteConfig, open_database
+from signet.storage.landmark import Landmark
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +82,7 @@ async def test_backup_and_restored(tmp_path: Path) -> None:
         assert done.returncode == code
         assert said in done.stdout + done.stderr
     settings = {"SP_DB_PATH": str(tmp_path / "backup.db"), "SP_DATA_DIR": str(tmp_path)}
+    Landmark(tmp_path / "stripe-sends").keep(3)
     done = run_signet("storage", "restored", cwd=tmp_path, settings=settings)
     assert done.returncode == 0, done.stderr
     assert "1 receipts, 1 chains, 1 heads, 1 months: all hold" in done.stdout
@@ -88,6 +90,7 @@ async def test_backup_and_restored(tmp_path: Path) -> None:
         deployment = await db.transact(outbox.deployment, "unused")
         assert deployment.restored_us is not None
         assert deployment.name != "unused"
+        assert deployment.sends == 3  # so that it is not found out once more
 
 
 def test_backup_of_postgres(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from signet.providers.operator_http import OperatorLimits
 from signet.providers.stripe import StripeBiller
 from signet.storage import outbox
 from signet.storage.database import Database
+from signet.storage.landmark import Landmark
 from signet.storage.outbox import Outlet
 from signet.storage.tx import Tx
 
@@ -57,6 +59,7 @@ class World:
     double: StripeDouble
     biller: StripeBiller
     router: Router
+    landmark: Landmark
     kind: str = "window"
     answers: Counter[str] = field(default_factory=Counter[str])
     owners: Any = field(default_factory=lambda: itertools.count())
@@ -78,6 +81,7 @@ class World:
             monotonic=time.monotonic,
             dice=lambda count: bytes(count),
             heard=heard,
+            landmark=self.landmark,
         )
         return replace(made, **changes)
 
@@ -110,7 +114,7 @@ class World:
 
 
 @pytest.fixture
-async def world(db: Database) -> AsyncGenerator[World]:  # noqa: F811
+async def world(db: Database, tmp_path: Path) -> AsyncGenerator[World]:  # noqa: F811
     """An account with items of every kind, and a month under the window items."""
     month = Month(db, {TENANT: items_of("window")})
     ledger = Ledger(lambda: month.now_us // 1_000_000)
@@ -126,7 +130,7 @@ async def world(db: Database) -> AsyncGenerator[World]:  # noqa: F811
         biller = StripeBiller("sk_test_double", origin=double.url, limits=LIMITS)
         router = Router(biller=biller, clock=lambda: month.now_us)
         await router.resolve([items_of(kind) for kind in KINDS])
-        yield World(month, ledger, double, biller, router)
+        yield World(month, ledger, double, biller, router, Landmark(tmp_path / "stripe-sends"))
         await biller.aclose()
 
 

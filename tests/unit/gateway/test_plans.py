@@ -9,11 +9,13 @@ from tests.billing import TENANT, document
 from tests.storage.conftest import config, db, postgres  # noqa: F401 - fixtures
 from tests.unit.gateway.test_billing import World, items_of, world  # noqa: F401 - fixture
 
+from signet.core.audit import SYSTEM
 from signet.core.ids import TenantId
 from signet.core.pricing import ReservedConfigInvalid
 from signet.core.tenant import Tenant
 from signet.gateway.billing import BillingRefused, Router
 from signet.gateway.plans import Plans
+from signet.storage.tx import ReadTx
 
 pytestmark = pytest.mark.anyio
 
@@ -46,13 +48,13 @@ def text(kind: str = "window", **changes: object) -> bytes:
 
 async def test_a_reload_says_what_changed(plans: Plans) -> None:
     """The new plans are in force at once, and the answer names whose plan is another now."""
-    first = await plans.reload(text())
+    first = await plans.reload(text(), actor="env_1")
     assert first.changed == (TENANT,)
     assert first.plans.keys() == {TENANT, BETA}
     assert plans.plan_of(TENANT).vex.reserved == 10
-    again = await plans.reload(text())
+    again = await plans.reload(text(), actor="env_1")
     assert again.changed == ()
-    assert (await plans.reload(text(vex_reserved=11))).changed == (TENANT,)
+    assert (await plans.reload(text(vex_reserved=11), actor="env_1")).changed == (TENANT,)
     assert plans.plan_of(TENANT).vex.reserved == 11
 
 
@@ -69,11 +71,11 @@ async def test_a_bad_document_changes_nothing(
     plans: Plans, bad: bytes, error: type[Exception]
 ) -> None:
     """Plans and routes are what they were, and the error says why."""
-    await plans.reload(text())
+    await plans.reload(text(), actor="env_1")
     assert plans.router is not None
     before, routes = plans.plan_of(TENANT), dict(plans.router.routes)
     with pytest.raises(error):
-        await plans.reload(bad)
+        await plans.reload(bad, actor="env_1")
     assert plans.plan_of(TENANT) is before
     assert plans.router.routes == routes
 
@@ -93,7 +95,7 @@ async def test_without_a_network_items_get_their_routes_later(
 ) -> None:
     """An unreachable Stripe stops neither start nor reload; the routes come when it answers."""
     world.double.faults = lambda _: "503"
-    await plans.reload(text())
+    await plans.reload(text(), actor="env_1")
     assert plans.router is not None
     assert plans.router.routes == {}
     assert await plans.route_missing() == 0
@@ -106,7 +108,7 @@ async def test_an_unverified_start_asks_nobody(plans: Plans, world: World) -> No
     """With verification off no request leaves at the start."""
     world.double.seen.clear()
     plans.verify = False
-    await plans.reload(text(currency="EUR"))
+    await plans.reload(text(currency="EUR"), actor="env_1")
     assert world.double.seen == []
     assert plans.plan_of(TENANT).currency == "EUR"
 
@@ -115,7 +117,7 @@ async def test_without_a_stripe_account_nothing_is_asked(plans: Plans, world: Wo
     """A deployment that only draws up statements has no routes."""
     world.double.seen.clear()
     plans.router = None
-    assert (await plans.reload(text("nowhere"))).changed == (TENANT,)
+    assert (await plans.reload(text("nowhere"), actor="env_1")).changed == (TENANT,)
     assert await plans.route() == await plans.route_missing() == 0
     assert world.double.seen == []
 
@@ -125,7 +127,88 @@ async def test_pinned_items_keep_their_routes(plans: Plans, world: World) -> Non
     world.month.plans[TENANT] = items_of("window")
     await world.month.exchange(12)
     await world.month.count()
-    await plans.reload(text("sum"))
+    await plans.reload(text("sum"), actor="env_1")
     assert plans.router is not None
     items = {outlet.item for outlet in plans.router.routes}
     assert {"si_window_t1", "si_window_t2", "si_sum_t1", "si_sum_t2"} <= items
+
+
+def node(plans: Plans, world: World) -> Plans:  # noqa: F811
+    """Another process on the same database."""
+    return Plans(
+        database=plans.database,
+        tenants=plans.tenants,
+        router=Router(biller=world.biller, clock=plans.clock),
+        clock=plans.clock,
+    )
+
+
+async def test_a_reload_reaches_other_processes(plans: Plans, world: World) -> None:  # noqa: F811
+    """They take it on with its routes when they next look, and once."""
+    other = node(plans, world)
+    await other.begin(text())
+    assert await other.follow() == 0
+    await plans.reload(text("sum", vex_reserved=11), actor="env_1")
+    assert other.plan_of(TENANT).vex.reserved == 10
+    assert await other.follow() == 1
+    assert await other.follow() == 0
+    assert other.plan_of(TENANT).vex.reserved == 11
+    assert other.router is not None
+    assert {"si_sum_t1", "si_sum_t2"} <= {outlet.item for outlet in other.router.routes}
+
+
+async def test_a_start_with_a_new_file_brings_it_into_force(
+    plans: Plans,
+    world: World,  # noqa: F811
+) -> None:
+    """Looking at it writes nothing; the first round of the loop tells everybody."""
+    await plans.begin(text())
+    assert await plans.follow() == 0
+    other = node(plans, world)
+    await other.begin(text(vex_reserved=12))
+    assert other.plan_of(TENANT).vex.reserved == 12
+    assert await plans.follow() == 0
+    assert await other.follow() == 0
+    assert await plans.follow() == 1
+    assert plans.plan_of(TENANT).vex.reserved == 12
+
+
+async def test_a_start_with_an_old_file_brings_nothing_back(
+    plans: Plans,
+    world: World,  # noqa: F811
+) -> None:
+    """A node that was forgotten gets what is in force; a reload may go back on purpose."""
+    await plans.reload(text(), actor="env_1")
+    await plans.reload(text(vex_reserved=12), actor="env_1")
+    other = node(plans, world)
+    await other.begin(text())
+    assert other.plan_of(TENANT).vex.reserved == 12
+    assert await other.follow() == await plans.follow() == 0
+    assert (await other.reload(text(), actor="env_1")).changed == (TENANT,)
+    assert await plans.follow() == 1
+    assert plans.plan_of(TENANT).vex.reserved == 10
+
+
+async def test_what_brought_a_document_into_force_is_on_record(
+    plans: Plans,
+    world: World,  # noqa: F811
+) -> None:
+    """Every reload is an entry of the deployment's audit log, and a start with a new file is."""
+    await plans.begin(text())
+    await plans.follow()
+    again = node(plans, world)
+    await again.begin(text())
+    await again.follow()
+    await plans.reload(text(vex_reserved=12), actor="env_1")
+
+    async def entries(tx: ReadTx) -> list[bytes]:
+        return await tx.all(
+            bytes, "SELECT body FROM audit_entries WHERE tenant = :t ORDER BY seq", t=SYSTEM
+        )
+
+    told = [json.loads(body) for body in await plans.database.read_current(entries)]
+    assert [(e["actor"], e["action"], e["object"]) for e in told] == [
+        ("_start", "reserved.reload", "revision 1"),
+        ("env_1", "reserved.reload", "revision 2"),
+    ]
+    assert told[1]["before"] == told[0]["after"]

@@ -12,6 +12,7 @@ from tests.storage.conftest import config, db, postgres  # noqa: F401 - fixtures
 from tests.unit.gateway.test_billing import KINDS, World, items_of, use, world  # noqa: F401
 
 from signet.core.billing import UNKNOWN_IS_STALE_US
+from signet.gateway.billing import DatabaseRestored
 from signet.gateway.reconciliation import Drift, Reconciliation
 from signet.storage import billing, outbox
 from signet.storage.database import PostgresConfig, SqliteConfig, open_database
@@ -183,9 +184,15 @@ async def backup(
         yield world
 
 
+async def say_restored(backup: World) -> None:
+    """What `signet storage restored` does."""
+    sends = backup.landmark.read()
+    await backup.month.db.transact(outbox.restored, "new-name", backup.month.now_us, sends=sends)
+
+
 async def test_nothing_is_sent_before_stripe_was_asked(backup: World) -> None:
     """A restored database speaks under a new name, and first asks what Stripe holds."""
-    await backup.month.db.transact(outbox.restored, "new-name", backup.month.now_us)
+    await say_restored(backup)
     await use(backup, backup.kind, 3)
     await backup.month.count()
     plans = [items_of(backup.kind)]
@@ -204,7 +211,7 @@ async def test_after_a_restore_stripe_holds_what_the_receipts_say(
     backup: World, later: int
 ) -> None:
     """Totals that only the lost database knew are taken back, and later ones arrive."""
-    await backup.month.db.transact(outbox.restored, "new-name", backup.month.now_us)
+    await say_restored(backup)
     if later:
         await use(backup, backup.kind, later)
     assert not await backup.agrees(backup.kind, 12 + later)
@@ -212,6 +219,20 @@ async def test_after_a_restore_stripe_holds_what_the_receipts_say(
     await backup.settle()
     assert await backup.agrees(backup.kind, 12 + later)
     assert await reconciliation(backup).compare() == []
+
+
+async def test_a_restored_database_is_found_out(backup: World) -> None:
+    """Nobody need say so: the host knows of more sends than the database, and nothing leaves."""
+    await use(backup, backup.kind, 3)
+    await backup.month.count()
+    before = len(backup.ledger.events)
+    with pytest.raises(DatabaseRestored, match="comes from a backup"):
+        await backup.worker().send_once()
+    assert await backup.worker().send_once() == 0
+    assert len(backup.ledger.events) == before
+    assert await reconciliation(backup).after_restore([items_of(backup.kind)])
+    await backup.settle()
+    assert await backup.agrees(backup.kind, 15)
 
 
 async def test_an_hour_that_two_months_share_is_told_apart(world: World) -> None:  # noqa: F811

@@ -82,7 +82,7 @@ async def test_after_a_restore_sending_waits(world: World) -> None:  # noqa: F81
     loops = workers(world, [])
     await use(world, "window", 12)
     await world.month.count()
-    await world.month.db.transact(outbox.restored, "new-name", world.month.now_us)
+    await world.month.db.transact(outbox.restored, "new-name", world.month.now_us, sends=0)
     world.double.faults = lambda _: "503"
     assert await loops["billing-send"].work() == 0
     assert world.ledger.events == []

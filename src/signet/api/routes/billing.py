@@ -24,6 +24,7 @@ from signet.gateway.plans import Reloaded
 from signet.gateway.statements import Statements, StatementUnknown, as_csv, current_period
 from signet.receipts.canonical import Json, canonicalize
 from signet.storage.database import Database
+from signet.storage.errors import StorageError
 
 _JSON: Final = "application/json"
 _CSV: Final = "text/csv"
@@ -64,10 +65,10 @@ def operations(
     database: Database,
     plans: Plans,
     statements: Statements,
-    reload: Callable[[], Awaitable[Reloaded]],
+    reload: Callable[[str], Awaitable[Reloaded]],
     now_us: Callable[[], int],
 ) -> list[Operation]:
-    """Return the operations of this file."""
+    """Return the operations of this file. `reload` is told the id of the key that asks."""
 
     def zone_of(principal: Principal) -> TenantPlan:
         return plans.plan_of(principal.tenant.id)
@@ -123,9 +124,11 @@ def operations(
         ]
         return Response(orjson.dumps({"events": shown}), media_type=_JSON)
 
-    async def reload_reserved(_request: Request, _principal: Principal) -> Response:
+    async def reload_reserved(_request: Request, principal: Principal) -> Response:
         try:
-            reloaded = await reload()
+            reloaded = await reload(principal.key_id)
+        except StorageError:
+            raise
         except SignetError as error:
             return problem_response("reload_refused", error.detail, faults=error.faults)
         document = {"plans": dict(reloaded.plans), "changed": list(reloaded.changed)}
@@ -207,7 +210,9 @@ def operations(
             method="POST",
             path="/v1/admin/reload-reserved",
             name="reload_reserved",
-            summary="Read SP_RESERVED_CONFIG again; all of it takes effect, or nothing.",
+            summary=(
+                "Read SP_RESERVED_CONFIG again: all of it takes effect, on every node, or nothing."
+            ),
             endpoint=reload_reserved,
             scope=Scope.ADMIN,
             answers={200: Content(doc="The plans in force.", schema=schemas.RELOADED)},
