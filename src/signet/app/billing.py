@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from signet.app.refused import StartRefused
+from signet.core.audit import Origin
 from signet.core.billing import (
     Answer,
     DeadLetter,
@@ -60,16 +61,16 @@ class Billing:
     metrics: Metrics
     workers: Sequence[Worker]
 
-    async def reload(self, actor: str) -> Reloaded:
+    async def reload(self, actor: str, origin: Origin | None = None) -> Reloaded:
         """Read the reserved-capacity file again; nothing changes unless all of it is in order.
 
-        `actor` is the id of the key that asks. Raises `ReservedConfigInvalid`, `BillingRefused`, or
-        `StartRefused` without a file.
+        `actor` is the id of the key that asks, from `origin`. Raises `ReservedConfigInvalid`,
+        `BillingRefused`, or `StartRefused` without a file.
         """
         document = _reserved_document(self.settings)
         if document is None:
             raise StartRefused("SP_RESERVED_CONFIG is not set, so there is nothing to reload")
-        reloaded = await self.plans.reload(document, actor=actor)
+        reloaded = await self.plans.reload(document, actor=actor, origin=origin)
         tell_reserved(self.metrics, self.plans)
         return reloaded
 

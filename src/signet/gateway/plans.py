@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from signet.core.audit import SYSTEM, Change
+from signet.core.audit import SYSTEM, Change, Origin
 from signet.core.ids import TenantId
 from signet.core.pricing import TenantPlan, items, load_reserved, metered_only
 from signet.core.tenant import Tenant
@@ -102,7 +102,9 @@ class Plans:
         self._revision = now.revision
         await self._take_on(now.document)
 
-    async def reload(self, document: bytes, *, actor: str) -> Reloaded:
+    async def reload(
+        self, document: bytes, *, actor: str, origin: Origin | None = None
+    ) -> Reloaded:
         """Put a reserved-capacity document into force, here at once and elsewhere by `follow`.
 
         Raises `ReservedConfigInvalid`, or `BillingRefused` where Stripe definitely disagrees; then
@@ -112,7 +114,7 @@ class Plans:
         taken_on = load_reserved(document)
         if self.verify:
             await self._route(self._in_force(taken_on))
-        self._revision = await self.database.transact(self._publish, document, actor)
+        self._revision = await self.database.transact(self._publish, document, actor, origin)
         self._reserved = taken_on
         self._unpublished = None
         after = {plan.tenant: plan.cid for plan in self.in_force()}
@@ -129,7 +131,7 @@ class Plans:
         """
         if self._unpublished is not None:
             document = self._unpublished
-            self._revision = await self.database.transact(self._publish, document, _START)
+            self._revision = await self.database.transact(self._publish, document, _START, None)
             self._unpublished = None
         found = await self.database.read_current(reserved.newer_than, self._revision)
         if found is None:
@@ -146,7 +148,7 @@ class Plans:
             await self._route(self._in_force(taken_on))
         self._reserved = taken_on
 
-    async def _publish(self, tx: Tx, document: bytes, actor: str) -> int:
+    async def _publish(self, tx: Tx, document: bytes, actor: str, origin: Origin | None) -> int:
         before = await reserved.in_force(tx)
         revision = await reserved.put_into_force(tx, document, self.clock())
         if actor == _START and before is not None and before.revision == revision:
@@ -158,6 +160,7 @@ class Plans:
             object=f"revision {revision}",
             before=None if before is None else content_id(before.document),
             after=content_id(document),
+            origin=origin,
         )
         await record_change(tx, change)
         return revision

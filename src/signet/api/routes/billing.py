@@ -13,6 +13,8 @@ from starlette.responses import Response, StreamingResponse
 
 from signet.api import schemas
 from signet.api.operations import Content, Operation, Parameter, Secured, problem_response
+from signet.api.visits import visit_of
+from signet.core.audit import Origin
 from signet.core.billing import PeriodInvalid, period_named
 from signet.core.errors import SignetError
 from signet.core.ids import TenantId
@@ -65,10 +67,10 @@ def operations(
     database: Database,
     plans: Plans,
     statements: Statements,
-    reload: Callable[[str], Awaitable[Reloaded]],
+    reload: Callable[[str, Origin], Awaitable[Reloaded]],
     now_us: Callable[[], int],
 ) -> list[Operation]:
-    """Return the operations of this file. `reload` is told the id of the key that asks."""
+    """Return the operations of this file. `reload` is told which key asks, from where."""
 
     def zone_of(principal: Principal) -> TenantPlan:
         return plans.plan_of(principal.tenant.id)
@@ -124,13 +126,15 @@ def operations(
         ]
         return Response(orjson.dumps({"events": shown}), media_type=_JSON)
 
-    async def reload_reserved(_request: Request, principal: Principal) -> Response:
+    async def reload_reserved(request: Request, principal: Principal) -> Response:
+        visit = visit_of(request)
         try:
-            reloaded = await reload(principal.key_id)
+            reloaded = await reload(principal.key_id, visit.origin)
         except StorageError:
             raise
         except SignetError as error:
             return problem_response("reload_refused", error.detail, faults=error.faults)
+        visit.recorded = True
         document = {"plans": dict(reloaded.plans), "changed": list(reloaded.changed)}
         return Response(orjson.dumps(document), media_type=_JSON)
 
