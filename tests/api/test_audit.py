@@ -121,3 +121,68 @@ async def test_a_stop_writes_what_waits(tmp_path: Path) -> None:
     async with open_app(tmp_path) as app:
         objects = [e["object"] for e in await entries_of(app.gateway.database, "acme")]
     assert objects == [f"t{number}" for number in range(5)]
+
+
+class TestReading:
+    """Whoever may see the log."""
+
+    async def test_a_tenant_reads_its_own(self, app: App) -> None:
+        """The entries are those of the chain, with the next page and the end of the chain."""
+        for _ in range(3):
+            await app.exchange(invoice())
+        reply = await app.get("/v1/audit?limit=2", api_key="auditor-key")
+        assert reply.status == 200
+        chain = await entries_of(app.gateway.database, "acme")
+        assert reply.json["tenant"] == "acme"
+        assert reply.json["entries"] == chain[:2]
+        assert reply.json["next_after"] == 2
+        assert reply.json["head"] == {"seq": 3, "entry_hash": chain[2]["entry_hash"]}
+        more = await app.get("/v1/audit?after=2&action=exchange&from=2020-01-01&to=9000-01-01")
+        assert [e["seq"] for e in more.json["entries"]] == [3]
+        assert more.json["next_after"] is None
+
+    async def test_another_tenant_s_is_not_there(self, app: App) -> None:
+        """No parameter and no path shows another tenant's entries to a tenant's key."""
+        await app.exchange(invoice())
+        reply = await app.get("/v1/audit?tenant=acme", api_key="globex-key")
+        assert (reply.json["tenant"], reply.json["entries"]) == ("globex", [])
+        assert reply.json["head"] is None
+        assert (await app.get("/v1/admin/audit/acme", api_key="globex-key")).status == 403
+        assert (await app.get("/v1/audit", api_key="agent-key")).code == "scope_missing"
+
+    async def test_the_operator_reads_anybody_s(self, tmp_path: Path) -> None:
+        """An admin key reads every tenant's chain and the deployment's own."""
+        keys = {"acme-key": {"tenant": "acme"}, "root": {"tenant": "ops", "scopes": ["admin"]}}
+        async with open_app(tmp_path, keys=keys) as app:
+            await app.exchange(invoice())
+            reply = await app.get("/v1/admin/audit/acme", api_key="root")
+            assert len(reply.json["entries"]) == 1
+            system = await app.get("/v1/admin/audit/_system", api_key="root")
+            assert (system.status, system.json["tenant"]) == (200, "_system")
+            assert (await app.get("/v1/audit", api_key="root")).code == "scope_missing"
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            *(
+                "limit=0",
+                "limit=1001",
+                "limit=x",
+                "limit=-1",
+                "after=-1",
+                "after=99999999999999999",
+            ),
+            *("from=yesterday", "to=", "from=2026-13-01", "action=A%20B", "action="),
+        ],
+    )
+    async def test_what_cannot_be_read(self, app: App, query: str) -> None:
+        """A malformed parameter is said to be one."""
+        reply = await app.get(f"/v1/audit?{query}")
+        assert (reply.status, reply.code) == (400, "parameter_invalid")
+
+    @pytest.mark.parametrize("tenant", ["_other", "-", "a%20b", "%00", "x" * 64])
+    async def test_what_is_no_tenant(self, tmp_path: Path, tenant: str) -> None:
+        """A name that no tenant can have is malformed."""
+        async with open_app(tmp_path, keys={"root": {"tenant": "ops", "scopes": ["admin"]}}) as app:
+            reply = await app.get(f"/v1/admin/audit/{tenant}", api_key="root")
+            assert (reply.status, reply.code) == (400, "parameter_invalid")

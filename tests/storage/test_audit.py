@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from tests.storage.ledger import TENANT, commit, entries_of, pending
 
-from signet.core.audit import SYSTEM, Change, Entry
+from signet.core.audit import PRUNED, SYSTEM, Change, Entry
 from signet.core.ids import TenantId
-from signet.storage.audit import append, record_change
+from signet.storage.audit import append, page, prune, record_change, with_older
 from signet.storage.database import Database, PostgresConfig, SqliteConfig, open_database
 from signet.storage.errors import IntegrityViolated
 from signet.storage.tx import Tx
@@ -97,3 +100,88 @@ async def test_no_receipt_no_entry(db: Database) -> None:
     with pytest.raises(RuntimeError):
         await commit(db, pending("a", audit=entry("a")), pending("b", fault="no"))
     assert await entries_of(db, TENANT) == []
+
+
+async def numbers(db: Database, **wanted: Any) -> tuple[list[int], int | None]:
+    """The numbers on a page, and where the next begins."""
+    found = await db.read_current(page, ACME, **wanted)
+    return [seq for seq, _ in found.entries], found.next_after
+
+
+async def test_pages_are_in_order_and_complete(db: Database) -> None:
+    """Following `next_after` gives every entry once."""
+    await db.transact(append, [entry(f"e{n}", ts_us=n) for n in range(25)])
+    seen: list[int] = []
+    after: int | None = 0
+    while after is not None:
+        got, after = await numbers(db, after=after, limit=10)
+        seen += got
+    assert seen == list(range(1, 26))
+    assert await numbers(db, after=25) == ([], None)
+    assert (await db.read_current(page, OTHER)).entries == []
+
+
+async def test_a_page_between_two_times_has_no_gap(db: Database) -> None:
+    """A late entry of a slow clock stands where the chain had already got to."""
+    for ts_us in (100, 200, 150, 300, 400):
+        await db.transact(append, [entry(ts_us=ts_us)])
+    assert await numbers(db, from_us=200) == ([2, 3, 4, 5], None)
+    assert await numbers(db, from_us=200, to_us=400) == ([2, 3, 4], None)
+    assert await numbers(db, from_us=120, limit=1) == ([2], 2)
+    assert await numbers(db, from_us=401) == ([], None)
+
+
+async def test_a_search_ends_in_bounded_time(db: Database) -> None:
+    """A rare action is found over several pages, of which some are empty."""
+    await db.transact(append, [entry(str(n)) for n in range(4500)])
+    await db.transact(append, [replace(entry("it"), action="rare")])
+    assert await numbers(db, action="rare") == ([], 2000)
+    assert await numbers(db, action="rare", after=4000) == ([4501], None)
+    assert await numbers(db, action="never", after=4000) == ([], None)
+
+
+async def test_pruning_leaves_an_anchor(db: Database) -> None:
+    """The oldest entries go, and an entry at the end names the last of them."""
+    for ts_us in (100, 200, 300, 400):
+        await db.transact(append, [entry(ts_us=ts_us)])
+    [_, last, *_] = await entries_of(db)
+    assert await db.read_current(with_older, 300, 10) == [ACME]
+    assert await db.transact(prune, ACME, before_us=300, limit=100) == 2
+    found = (await db.read_current(page, ACME)).entries
+    assert [seq for seq, _ in found] == [3, 4, 5]
+    anchor = json.loads(found[-1].body)
+    assert (anchor["action"], anchor["actor"]) == (PRUNED, "_retention")
+    assert anchor["object"] == "1-2"
+    assert anchor["after"] == {"through_seq": 2, "entry_hash": last["entry_hash"]}
+    assert await db.transact(prune, ACME, before_us=300, limit=100) == 0
+    assert await db.read_current(with_older, 300, 10) == []
+
+
+async def test_pruning_goes_on_where_it_stopped(db: Database) -> None:
+    """A chain that is pruned whole, in steps, keeps its numbers and its last anchor."""
+    await db.transact(append, [entry(ts_us=100) for _ in range(5)])
+    gone = [await db.transact(prune, ACME, before_us=200, limit=2) for _ in range(4)]
+    assert gone == [2, 2, 1, 0]
+    found = (await db.read_current(page, ACME)).entries
+    assert [json.loads(body)["object"] for _, body in found] == ["1-2", "3-4", "5-5"]
+    await db.transact(append, [entry("after")])
+    assert [seq for seq, _ in (await db.read_current(page, ACME)).entries] == [6, 7, 8, 9]
+
+
+async def test_two_prune_at_once(config: SqliteConfig | PostgresConfig) -> None:
+    """Nothing is removed twice, and each removal has its anchor."""
+    async with open_database(config) as one, open_database(config) as two:
+        await one.transact(append, [entry(ts_us=100) for _ in range(60)])
+        async with asyncio.TaskGroup() as tasks:
+            done = [
+                tasks.create_task(db.transact(prune, ACME, before_us=200, limit=7))
+                for db in (one, two) * 6
+            ]
+        assert sum(task.result() for task in done) == 60
+        objects = [
+            json.loads(body)["object"] for _, body in (await one.read_current(page, ACME)).entries
+        ]
+    ranges = [tuple(map(int, text.split("-"))) for text in objects]
+    assert ranges[0][0] == 1
+    assert all(later[0] == earlier[1] + 1 for earlier, later in pairwise(ranges))
+    assert ranges[-1][1] == 60

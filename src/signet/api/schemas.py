@@ -374,6 +374,58 @@ RELOADED: Final[Schema] = {
     },
 }
 
+TIMESTAMP: Final[Schema] = {"type": "string", "format": "date-time"}
+AUDIT_ENTRY: Final[Schema] = {
+    "type": "object",
+    "required": [
+        *("v", "seq", "ts", "tenant", "actor", "action", "object", "code", "count"),
+        *("receipt_hash", "latency_us", "request_id", "address", "before", "after"),
+        *("prev_entry_hash", "entry_hash"),
+    ],
+    "properties": {
+        "v": {"const": 1},
+        "seq": {"type": "integer", "minimum": 1, "description": "The place in the chain."},
+        "ts": TIMESTAMP,
+        "tenant": {"type": "string"},
+        "actor": {"type": "string", "description": "The id of the key, never the key."},
+        "action": {"type": "string"},
+        "object": {"type": ["string", "null"]},
+        "code": {"type": "string", "description": "`ok`, or the problem's code."},
+        "count": {"type": "integer", "minimum": 1, "description": "Equal attempts of a second."},
+        "receipt_hash": {"oneOf": [_HASH, {"type": "null"}]},
+        "latency_us": {"type": ["integer", "null"], "minimum": 0},
+        "request_id": {"type": ["string", "null"]},
+        "address": {"type": ["string", "null"]},
+        "before": {"description": "The object's state before an administrative change."},
+        "after": {"description": "And after it."},
+        "prev_entry_hash": {"oneOf": [_HASH, {"type": "null"}]},
+        "entry_hash": _HASH,
+    },
+}
+AUDIT: Final[Schema] = {
+    "type": "object",
+    "required": ["tenant", "entries", "next_after", "head"],
+    "properties": {
+        "tenant": {"type": "string"},
+        "entries": {"type": "array", "items": {"$ref": "#/components/schemas/AuditEntry"}},
+        "next_after": {
+            "type": ["integer", "null"],
+            "description": "Pass it as `after` for the next page; null: there is nothing more.",
+        },
+        "head": {
+            "oneOf": [
+                {
+                    "type": "object",
+                    "required": ["seq", "entry_hash"],
+                    "properties": {"seq": {"type": "integer"}, "entry_hash": _HASH},
+                },
+                {"type": "null"},
+            ],
+            "description": "Where the chain ends now; null: there is no entry yet.",
+        },
+    },
+}
+
 HEALTH: Final[Schema] = {
     "type": "object",
     "required": ["ok", "storage", "version", "ts"],
@@ -427,6 +479,7 @@ PROBLEM: Final[Schema] = {
 }
 
 COMPONENTS: Final[Schema] = {
+    "AuditEntry": AUDIT_ENTRY,
     "Policy": POLICY,
     "Forwarded": FORWARDED,
     "Receipt": RECEIPT,

@@ -14,8 +14,8 @@ from structlog.typing import FilteringBoundLogger
 
 from signet import __version__
 from signet.api.answers import render
+from signet.api.routes import audit, exchange, probes, receipts, usage
 from signet.api.routes import billing as billing_routes
-from signet.api.routes import exchange, probes, receipts, usage
 from signet.api.routes import limits as limit_routes
 from signet.api.server import build_api
 from signet.app.billing import open_billing
@@ -33,6 +33,7 @@ from signet.core.ids import TenantId
 from signet.core.registry import Registry
 from signet.egress.client import EgressClient
 from signet.gateway.audit import Trail
+from signet.gateway.audit_exports import AuditExports
 from signet.gateway.claims import Claims
 from signet.gateway.exchange import Exchanges
 from signet.gateway.exports import Exports
@@ -217,6 +218,7 @@ async def open_gateway(
                 draining=lambda: gateway.draining,
             ),
             *receipts.operations(exports),
+            *audit.operations(AuditExports(database=database, clock=_now_us)),
             *usage.operations(database, zone_of, _now_us),
             *limit_routes.operations(limits, database, zone_of, _now_us),
             *billing_routes.operations(

@@ -127,7 +127,7 @@ def _save(response: http.client.HTTPResponse, url: str, out: Path, progress: Pro
         raise CommandFailed("the answer has no Content-Digest with sha-256, so it was not kept")
     digest = hashlib.sha256()
     size = 0
-    with _appearing(out) as file:
+    with appearing(out) as file:
         while chunk := _read(response, url):
             digest.update(chunk)
             file.write(chunk)
@@ -145,7 +145,7 @@ def _read(response: http.client.HTTPResponse, url: str) -> bytes:
 
 
 @contextmanager
-def _appearing(out: Path) -> Generator[IO[bytes]]:
+def appearing(out: Path) -> Generator[IO[bytes]]:
     """Yield a file that takes the name `out` at the end of the block, and is gone if that fails."""
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)

@@ -58,6 +58,7 @@ COMMANDS: Final[Sequence[Command]] = (
     Command("audit-chains", "Storage", "check every chain, head and unit of a live database"),
     Command("usage", "Billing", "show what tenants have used, against reserve and quota"),
     Command("billing", "Billing", "preview and close months, compare counts, send again"),
+    Command("audit", "Audit", "export the audit log, or check an export offline"),
     Command("export", "Receipts", "fetch the signed receipts of a trace from a gateway"),
     Command("verify", "Receipts", "check a bundle or receipt, offline"),
     Command("egress", "Try out", "explain whether a URL may be called, and why"),

@@ -7,14 +7,18 @@ format; `signet audit verify` checks it offline.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from signet.core.ids import TenantId
-from signet.receipts.canonical import Json, canonicalize, content_id
+from signet.receipts.audit import PRUNED
+from signet.receipts.canonical import Json, canonicalize, content_id, parse_for_verification
 from signet.receipts.receipt import timestamp
 
 SYSTEM: Final = TenantId("_system")
 """The chain of what concerns the deployment rather than one tenant."""
+RETENTION: Final = "_retention"
+"""Who acts when something is removed because of its age."""
 
 _VERSION: Final = 1
 _MAX_TEXT: Final = 256
@@ -88,6 +92,23 @@ class Change:
         )
 
 
+def pruned(tenant: TenantId, first_seq: int, last: bytes, now_us: int) -> Entry:
+    """Return the entry that stands for what retention removes: `first_seq` to the entry `last`.
+
+    By it a verifier knows that the chain's beginning was removed and not lost.
+    """
+    members = parse_for_verification(last)
+    assert isinstance(members, dict), "it was sealed as an object"
+    return Entry(
+        tenant=tenant,
+        ts_us=now_us,
+        actor=RETENTION,
+        action=PRUNED,
+        object=f"{first_seq}-{members['seq']}",
+        after={"through_seq": members["seq"], "entry_hash": members["entry_hash"]},
+    )
+
+
 class SealedEntry(NamedTuple):
     """An entry in its place: its canonical bytes, and the hash that the next one names."""
 
@@ -117,7 +138,7 @@ def seal_entry(entry: Entry, *, seq: int, prev_entry_hash: str | None) -> Sealed
     tail = canonicalize(
         {
             "latency_us": entry.latency_us,
-            "object": None if entry.object is None else _plain(entry.object),
+            "object": _plain(entry.object) if entry.object else None,
             "prev_entry_hash": prev_entry_hash,
             "receipt_hash": entry.receipt_hash,
             "request_id": entry.request_id,
@@ -130,6 +151,17 @@ def seal_entry(entry: Entry, *, seq: int, prev_entry_hash: str | None) -> Sealed
     entry_hash = content_id(b"%b,%b" % (head, tail))
     body = b'%b,"entry_hash":"%b",%b' % (head, entry_hash.encode("ascii"), tail)
     return SealedEntry(body, entry_hash)
+
+
+def read_time(text: str) -> int:
+    """Return the microseconds UTC of an RFC 3339 time, or of the beginning of a date.
+
+    Raises `ValueError`.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _plain(text: str) -> str:

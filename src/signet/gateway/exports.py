@@ -140,8 +140,7 @@ class Exports:
         )
 
     async def _keys(self) -> KeySet:
-        published = await self.database.read_current(stored_keys.published)
-        return KeySet.of(public_key(key) for key in published)
+        return await published_keys(self.database)
 
     def _chain(self, tenant: str, trace_id: str, head: Head) -> AsyncIterator[StoredReceipt]:
         return _paced(stored.iter_chain(self.database, tenant, trace_id, upto_hop=head.hop))
@@ -168,6 +167,11 @@ class Exports:
             _each(reading(), attrgetter("canonical")), _each(reading(), attrgetter("jws"))
         )
         return Export(bundle=bundle, chunks=chunks)
+
+
+async def published_keys(database: Database) -> KeySet:
+    """Return every signing key ever published."""
+    return KeySet.of(public_key(key) for key in await database.read_current(stored_keys.published))
 
 
 async def _exchange(tx: ReadTx, tenant: str, receipt_hash: str) -> StoredExchange | None:

@@ -624,6 +624,28 @@ def _require_level(report: AnyReport, trust: _Trust, asked: Level) -> None:
 # --- signatures -----------------------------------------------------------------------------
 
 
+def verify_signature(
+    jws: str,
+    payload: bytes,
+    *,
+    typ: str,
+    member: str,
+    signed_at_us: int,
+    trust: Collection[str],
+    jwks: KeySet | None,
+    carried: KeySet,
+) -> tuple[str, ...]:
+    """Check a detached JWS over a document of another kind, found in its `member`.
+
+    Returns the thumbprints of the trusted keys among the signers; `carried` are the document's own
+    keys. Raises `VerificationError`.
+    """
+    given = _Trust(frozenset(trust), jwks)
+    place = _Place(Step.DOCUMENT_SIGNATURES, None, member)
+    _check_jws(jws, payload, typ, signed_at_us, given, carried, place)
+    return tuple(given.used)
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     step: Step

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from signet.core.audit import Change, Entry, seal_entry
+from signet.core.audit import Change, Entry, pruned, seal_entry
+from signet.core.ids import TenantId
 from signet.storage.errors import Raced
 from signet.storage.hashes import digest, hash_text
-from signet.storage.tx import PerRow, Tx, Value
+from signet.storage.tx import PerRow, ReadTx, Tx, Value
 
 
 async def append(tx: Tx, entries: Sequence[Entry]) -> None:
@@ -54,6 +55,169 @@ async def append(tx: Tx, entries: Sequence[Entry]) -> None:
 async def record_change(tx: Tx, change: Change) -> None:
     """Append the entry of an administrative change: both become durable together, or neither."""
     await append(tx, [change.entry(await tx.now_us())])
+
+
+class Head(NamedTuple):
+    """Where a chain ends."""
+
+    seq: int
+    entry_hash: bytes
+
+
+class Numbered(NamedTuple):
+    """An entry's number and its canonical bytes."""
+
+    seq: int
+    body: bytes
+
+
+class Page(NamedTuple):
+    """Some entries in order; `next_after` goes on behind them, None where nothing is left."""
+
+    entries: list[Numbered]
+    next_after: int | None
+
+
+async def head(tx: ReadTx, tenant: str) -> Head | None:
+    """The end of a tenant's chain; None: it has none."""
+    return await tx.one(
+        Head, "SELECT seq, entry_hash FROM audit_heads WHERE tenant = :tenant", tenant=tenant
+    )
+
+
+async def page(
+    tx: ReadTx,
+    tenant: str,
+    *,
+    after: int = 0,
+    from_us: int | None = None,
+    to_us: int | None = None,
+    action: str | None = None,
+    limit: int = 100,
+) -> Page:
+    """Up to `limit` entries behind number `after`, in order.
+
+    `from_us` and `to_us` cut the chain by the time that it had reached, so what is between them has
+    no gap. A search for an `action` looks through a bounded part of the chain: a page may have few
+    entries, or none, and still a `next_after`.
+    """
+    if from_us is not None:
+        first = await first_since(tx, tenant, from_us)
+        if first is None:
+            return Page([], None)
+        after = max(after, first - 1)
+    looked = await tx.one(
+        _Looked,
+        """
+        SELECT count(*), max(seq) FROM (
+            SELECT seq FROM audit_entries
+            WHERE tenant = :tenant AND seq > :after AND reached_us < :until
+            ORDER BY seq LIMIT :most
+        ) AS looked
+        """,
+        tenant=tenant,
+        after=after,
+        until=_EVER if to_us is None else to_us,
+        most=_LOOKED_THROUGH,
+    )
+    if looked is None or looked.last is None:
+        return Page([], None)
+    entries = await tx.all(
+        Numbered,
+        """
+        SELECT seq, body FROM audit_entries
+        WHERE tenant = :tenant AND seq > :after AND seq <= :last
+            AND (:action = '' OR action = :action)
+        ORDER BY seq LIMIT :limit
+        """,
+        tenant=tenant,
+        after=after,
+        last=looked.last,
+        action=action or "",
+        limit=limit,
+    )
+    if len(entries) == limit and entries[-1].seq < looked.last:
+        return Page(entries, entries[-1].seq)
+    return Page(entries, looked.last if looked.rows == _LOOKED_THROUGH else None)
+
+
+async def first_since(tx: ReadTx, tenant: str, from_us: int) -> int | None:
+    """The number of the first entry that the chain reached at or after a time; None: none yet."""
+    return await tx.one(
+        int,
+        """
+        SELECT seq FROM audit_entries WHERE tenant = :tenant AND reached_us >= :from_us
+        ORDER BY reached_us, seq LIMIT 1
+        """,
+        tenant=tenant,
+        from_us=from_us,
+    )
+
+
+async def with_older(tx: ReadTx, before_us: int, limit: int) -> list[str]:
+    """Tenants whose chains have entries that were reached before a time."""
+    return await tx.all(
+        str,
+        """
+        SELECT h.tenant FROM audit_heads h WHERE EXISTS (
+            SELECT 1 FROM audit_entries e WHERE e.tenant = h.tenant AND e.reached_us < :before_us
+        ) ORDER BY h.tenant LIMIT :limit
+        """,
+        before_us=before_us,
+        limit=limit,
+    )
+
+
+async def prune(tx: Tx, tenant: TenantId, *, before_us: int, limit: int) -> int:
+    """Remove up to `limit` of the oldest entries reached before a time; how many went.
+
+    An entry at the chain's end then names the last one that was removed.
+    """
+    # The lock first, so that two processes do not prune the same entries.
+    await tx.each(_HeadRow, _HEADS, [(tenant,)])
+    old = await tx.one(
+        _Old,
+        """
+        SELECT count(*), min(seq), max(seq) FROM (
+            SELECT seq FROM audit_entries WHERE tenant = :tenant AND reached_us < :before_us
+            ORDER BY seq LIMIT :limit
+        ) AS old
+        """,
+        tenant=tenant,
+        before_us=before_us,
+        limit=limit,
+    )
+    if old is None or old.first is None or old.last is None:
+        return 0
+    last = await tx.one(
+        bytes,
+        "SELECT body FROM audit_entries WHERE tenant = :tenant AND seq = :seq",
+        tenant=tenant,
+        seq=old.last,
+    )
+    assert last is not None, "it was just found"
+    await tx.execute(
+        "DELETE FROM audit_entries WHERE tenant = :tenant AND seq <= :seq",
+        tenant=tenant,
+        seq=old.last,
+    )
+    await append(tx, [pruned(tenant, old.first, last, await tx.now_us())])
+    return old.rows
+
+
+_LOOKED_THROUGH = 2000
+_EVER = 2**63 - 1
+
+
+class _Looked(NamedTuple):
+    rows: int
+    last: int | None
+
+
+class _Old(NamedTuple):
+    rows: int
+    first: int | None
+    last: int | None
 
 
 class _HeadRow(NamedTuple):
