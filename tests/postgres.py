@@ -54,6 +54,12 @@ class Postgres:
             return f"postgresql://signet@127.0.0.1:{self.port}/{database}"
         return f"postgresql://signet@/{database}?host={self.folder}&port={self.port}"
 
+    @property
+    def pid(self) -> int:
+        """The postmaster's process id; all others are its children."""
+        assert self._postmaster is not None
+        return self._postmaster.pid
+
     def initdb(self) -> None:
         """Make the data folder."""
         self.run(

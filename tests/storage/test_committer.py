@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -37,6 +38,29 @@ class FaultyDatabase:
                 await self._inner.transact(f, *args, **kwargs)
             raise StorageUnavailable("The commit was not confirmed.")
         return await self._inner.transact(f, *args, **kwargs)
+
+
+class WatchedDatabase:
+    """A real database that keeps what was being committed at the same time."""
+
+    def __init__(self, inner: Database) -> None:
+        self._inner = inner
+        self._running: list[Sequence[PendingExchange]] = []
+        self.at_once: list[list[Sequence[PendingExchange]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def transact(
+        self, f: Callable[..., Coroutine[object, None, Any]], batch: Any, /, *args: Any, **how: Any
+    ) -> Any:
+        self._running.append(batch)
+        self.at_once.append(list(self._running))
+        try:
+            await asyncio.sleep(0.01)  # so that whoever may go on beside it does
+            return await self._inner.transact(f, batch, *args, **how)
+        finally:
+            self._running.remove(batch)
 
 
 async def _all(
@@ -123,6 +147,35 @@ async def test_batches_are_bounded(db: Database) -> None:
         assert committer.waiting == 0
         results = await _all(committer.commit, [pending(f"a{i}") for i in range(10)])
     assert all(isinstance(result, Committed) for result in results)
+
+
+async def test_two_batches_at_once(db: Database) -> None:
+    """PostgreSQL is given the next batch while it commits one; SQLite has one writer."""
+    watched = WatchedDatabase(db)
+    async with open_committer(watched, seal, max_batch=10) as committer:
+        items = [pending(f"a{i}", trace=f"t{i}") for i in range(60)]
+        results = await _all(committer.commit, items)
+    assert all(isinstance(result, Committed) for result in results)
+    assert max(map(len, watched.at_once)) == (2 if db.kind == "postgres" else 1)
+
+
+async def test_no_chain_and_no_key_in_two_batches_at_once(db: Database) -> None:
+    """What one batch writes is held back from the other, in its order, and nothing is forgotten."""
+    watched = WatchedDatabase(db)
+    items = [
+        pending(f"a{i}", trace=f"t{i}" if i % 3 else "hot", keyed=bool(i % 5)) for i in range(90)
+    ]
+    items += [pending(f"a{i}", trace=f"again{i}") for i in range(90) if i % 5]
+    async with open_committer(watched, seal, max_batch=10) as committer:
+        results = await _all(committer.commit, items)
+    assert [type(result) for result in results] == [Committed] * 90 + [Replay] * 72
+    for together in watched.at_once:
+        for one, other in combinations(together, 2):
+            assert not {item.trace_id for item in one} & {item.trace_id for item in other}
+            keys = [{i.key_hash for i in batch if i.key_hash is not None} for batch in (one, other)]
+            assert not keys[0] & keys[1]
+    hops = [result.sealed.hop for result in results[:90:3] if isinstance(result, Committed)]
+    assert hops == list(range(1, 31))
 
 
 async def test_closing_commits_what_waits(db: Database) -> None:

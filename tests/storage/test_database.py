@@ -10,7 +10,7 @@ from tests.storage.ledger import commit, count, hashes, pending, receipts_of
 
 from signet.storage.database import Database, PostgresConfig, SqliteConfig, open_database
 from signet.storage.errors import ForeignAwait, IntegrityViolated, StorageError
-from signet.storage.tx import PerRow, ReadTx, Tx
+from signet.storage.tx import Ask, PerRow, ReadTx, Tx
 
 pytestmark = pytest.mark.anyio
 
@@ -161,6 +161,45 @@ async def test_rows_are_counted(db: Database) -> None:
         ]
 
     assert await db.transact(counts) == [5, 0, 3, 0]
+
+
+async def test_many_statements_in_one_round_trip(db: Database) -> None:
+    """`ask` and `execute_all` do what `each` and `execute_each` do, each for its own rows."""
+    put = PerRow(
+        sqlite="INSERT INTO signing_keys (kid, public, created_us) VALUES (?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        postgres="INSERT INTO signing_keys (kid, public, created_us)"
+        " SELECT * FROM unnest($1::text[], $2::bytea[], $3::bigint[]) ON CONFLICT DO NOTHING",
+    )
+    forget = PerRow(
+        sqlite="DELETE FROM tenant_events WHERE tenant = ? AND kind = ?",
+        postgres="DELETE FROM tenant_events e USING unnest($1::text[], $2::text[]) AS k (tenant,"
+        " kind) WHERE e.tenant = k.tenant AND e.kind = k.kind",
+    )
+    of_kid = PerRow(
+        sqlite="SELECT kid, alias, created_us FROM signing_keys WHERE kid = ?",
+        postgres="SELECT kid, alias, created_us FROM signing_keys"
+        " WHERE kid = ANY ($1::text[]) ORDER BY kid FOR UPDATE",
+    )
+    younger = PerRow(
+        sqlite="SELECT kid FROM signing_keys WHERE created_us > ? AND kid <> ?",
+        postgres="SELECT kid FROM signing_keys, unnest($1::bigint[], $2::text[]) AS k (least, but)"
+        " WHERE created_us > k.least AND kid <> k.but",
+    )
+
+    async def together(tx: Tx) -> object:
+        await tx.execute_all([(put, [("k0", b"p" * 32, 0)])])
+        rows = [(f"k{i}", b"p" * 32, i) for i in range(4)]
+        touched = await tx.execute_all([(forget, [("a", "b")]), (put, rows), (forget, [])])
+        known = Ask(lambda *row: row, of_kid, [("k1",), ("k2",), ("none",)])
+        late = Ask(str, younger, [(1, "k3")])
+        nothing = Ask(str, younger, [])
+        await tx.ask(known, late, nothing)
+        await tx.ask()
+        return touched, sorted(known.found), late.found, nothing.found
+
+    expected = ([0, 3, 0], [("k1", None, 1), ("k2", None, 2)], ["k2"], [])
+    assert await db.transact(together) == expected
 
 
 async def test_values_come_back_as_they_went_in(db: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, LiteralString
 
@@ -12,7 +13,7 @@ from signet.storage.database import Database, PostgresConfig, SqliteConfig, open
 from signet.storage.exchanges import commit_exchanges, read_known
 from signet.storage.idempotency import Claim, Claimed, claim, purge_answers, release, renew
 from signet.storage.receipts import by_hash, chain, erase_payload, head, payload
-from signet.storage.tx import Engine, PerRow, Tx, Value
+from signet.storage.tx import Ask, Engine, PerRow, Tx, Value
 from signet.storage.usage import billed_receipts, settled, totals
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("plans")]
@@ -118,6 +119,18 @@ class Explaining:
         await self._explain_each(statement, rows)
         return await self._tx.each(make, statement, rows)
 
+    async def ask(self, *asked: Ask[Any]) -> None:
+        for one in asked:  # a sub-select of its own in the one statement, planned as alone
+            await self._explain_each(one.statement, one.rows)
+        await self._tx.ask(*asked)
+
+    async def execute_all(
+        self, steps: Sequence[tuple[PerRow, Sequence[tuple[Value, ...]]]], /
+    ) -> list[int]:
+        for statement, rows in steps:
+            await self._explain_each(statement, rows)
+        return await self._tx.execute_all(steps)
+
     async def execute(self, sql: LiteralString, /, **params: Value) -> int:
         await self._explain(sql, params)
         return await self._tx.execute(sql, **params)
@@ -179,7 +192,7 @@ def scans(plan: str) -> list[str]:
         for line in lines
         if "TEMP B-TREE FOR ORDER BY" in line
         or any(
-            line.strip().startswith(f"SCAN {name}") or f"Seq Scan on {name}" in line
+            re.match(rf"SCAN {name}\b", line.strip()) or re.search(rf"Seq Scan on {name}\b", line)
             for alias in LARGE
             for name in (alias, alias[0])
         )

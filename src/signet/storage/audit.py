@@ -46,10 +46,9 @@ async def append(tx: Tx, entries: Sequence[Entry]) -> None:
             moved.append((*place, chain.began_at))
         else:
             new.append(place)
-    for statement, places in ((_NEW_HEADS, new), (_MOVED_HEADS, moved)):
-        if places and await tx.execute_each(statement, places) != len(places):
-            raise Raced("Another process began the same audit chain first.")
-    await tx.execute_each(_ENTRIES, written)
+    steps = ((_NEW_HEADS, new), (_MOVED_HEADS, moved), (_ENTRIES, written))
+    if await tx.execute_all(steps) != [len(places) for _, places in steps]:
+        raise Raced("Another process began the same audit chain first.")
 
 
 async def record_change(tx: Tx, change: Change) -> None:
@@ -280,9 +279,11 @@ _MOVED_HEADS = PerRow(
 _ENTRIES = PerRow(
     sqlite="""
         INSERT INTO audit_entries (tenant, seq, reached_us, action, body) VALUES (?, ?, ?, ?, ?)
+        ON CONFLICT DO NOTHING
     """,
     postgres="""
         INSERT INTO audit_entries (tenant, seq, reached_us, action, body)
         SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::bytea[])
+        ON CONFLICT DO NOTHING
     """,
 )

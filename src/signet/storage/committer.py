@@ -18,12 +18,25 @@ from signet.storage.exchanges import PendingExchange, Result, Seal, commit_excha
 # Several processes on one PostgreSQL would wait for each other's commit at a hot tenant's total;
 # with this many places to count in they rarely meet.
 _USAGE_SHARDS = 64
+# While PostgreSQL syncs one batch, another is read, sealed and written. A third gained nothing.
+_POSTGRES_LANES = 2
+# The second lane costs the server a transaction of its own, so it is opened for no fewer.
+_LANE_WORTH = 8
+
+_Name = tuple[str, str | bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     pending: PendingExchange
     answer: asyncio.Future[Result]
+
+    @property
+    def names(self) -> Sequence[_Name]:
+        """What no two transactions should write at once: the chain, and the key."""
+        pending = self.pending
+        chain = (pending.tenant, pending.trace_id)
+        return (chain,) if pending.key_hash is None else (chain, (pending.tenant, pending.key_hash))
 
 
 class Watch(Protocol):
@@ -39,7 +52,12 @@ class Watch(Protocol):
 
 
 class Committer:
-    """Takes one exchange at a time from any number of callers."""
+    """Takes one exchange at a time from any number of callers.
+
+    Batches are committed in lanes, one after another in each. An exchange of a chain or a key that
+    another lane is writing is held back until that has ended, so that a hot chain is written by
+    whole batches and no two lanes wait for each other.
+    """
 
     def __init__(
         self, db: Database, seal: Seal, *, max_batch: int, queue_limit: int, watch: Watch | None
@@ -49,8 +67,15 @@ class Committer:
         self._max_batch = max_batch
         self._queue_limit = queue_limit
         self._watch = watch
-        self._shard = secrets.randbelow(_USAGE_SHARDS) if db.kind == "postgres" else 0
+        # SQLite has one writer. Each lane counts usage in a shard of its own.
+        self._shards: Sequence[int] = [0]
+        if db.kind == "postgres":
+            shards = range(_USAGE_SHARDS)
+            self._shards = secrets.SystemRandom().sample(shards, _POSTGRES_LANES)
         self._waiting: deque[_Waiting] = deque()
+        self._held: deque[_Waiting] = deque()
+        self._written: set[_Name] = set()
+        self._lanes_busy = 0
         self._wake = asyncio.Event()
         self._closing = False
 
@@ -64,43 +89,70 @@ class Committer:
         """
         if self._closing:
             raise StorageUnavailable("The committer is closing; nothing was written.")
-        if len(self._waiting) >= self._queue_limit:
+        if self.waiting >= self._queue_limit:
             raise StorageBusy("Too many exchanges wait to be committed; nothing was written.")
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(pending, answer))
-        self._wake.set()
+        if self._is_worth_a_lane():
+            self._wake.set()
         return await answer
 
     @property
     def waiting(self) -> int:
         """How many exchanges wait for the next batch; for a gauge."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._held)
 
     async def run(self) -> None:
         """Commit what waits, batch after batch, until `stop` was called and nothing waits."""
         try:
-            while True:
-                await self._wake.wait()
-                while self._waiting:
-                    count = min(len(self._waiting), self._max_batch)
-                    await self._commit([self._waiting.popleft() for _ in range(count)])
-                if self._closing:
-                    return
-                self._wake.clear()
+            async with asyncio.TaskGroup() as lanes:
+                for shard in self._shards:
+                    lanes.create_task(self._run_lane(shard))
         finally:
             self._closing = True
-            _refuse(self._waiting, StorageUnavailable("The committer was stopped."))
+            _refuse((*self._held, *self._waiting), StorageUnavailable("The committer was stopped."))
+
+    async def _run_lane(self, shard: int) -> None:
+        while not (self._closing and not self.waiting):
+            batch = self._take() if self._is_worth_a_lane() else []
+            if not batch:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            names = {name for item in batch for name in item.names}
+            self._written |= names
+            self._lanes_busy += 1
+            await self._commit(batch, shard)
+            self._lanes_busy -= 1
+            self._written -= names
+            # What was held back came before what waits now.
+            self._waiting.extendleft(reversed(self._held))
+            self._held.clear()
+            self._wake.set()
+
+    def _is_worth_a_lane(self) -> bool:
+        free = self._lanes_busy < len(self._shards)
+        return free and (len(self._waiting) >= _LANE_WORTH or not self._lanes_busy)
+
+    def _take(self) -> list[_Waiting]:
+        """The next batch, without what must be held back."""
+        batch: list[_Waiting] = []
+        while self._waiting and len(batch) < self._max_batch:
+            item = self._waiting.popleft()
+            free = not self._written or self._written.isdisjoint(item.names)
+            (batch if free else self._held).append(item)
+        return batch
 
     def stop(self) -> None:
         """Take nothing more; `run` returns after the last batch."""
         self._closing = True
         self._wake.set()
 
-    async def _commit(self, batch: Sequence[_Waiting]) -> None:
+    async def _commit(self, batch: Sequence[_Waiting], shard: int) -> None:
         started = perf_counter()
         try:
             results = await self._db.transact(
-                commit_exchanges, [item.pending for item in batch], self._seal, shard=self._shard
+                commit_exchanges, [item.pending for item in batch], self._seal, shard=shard
             )
         except (StorageUnavailable, StorageBusy) as error:
             # Nobody's fault in particular, so trying the halves would only repeat it.
@@ -114,8 +166,8 @@ class Committer:
                 return
             # The transaction was rolled back; the guilty exchange is found by halving.
             middle = len(batch) // 2
-            await self._commit(batch[:middle])
-            await self._commit(batch[middle:])
+            await self._commit(batch[:middle], shard)
+            await self._commit(batch[middle:], shard)
         except BaseException:
             _refuse(batch, StorageUnavailable("The committer was interrupted."))
             raise
@@ -127,7 +179,7 @@ class Committer:
                     item.answer.set_result(result)
 
 
-def _refuse(batch: Sequence[_Waiting] | deque[_Waiting], error: StorageError) -> None:
+def _refuse(batch: Sequence[_Waiting], error: StorageError) -> None:
     for item in batch:
         if not item.answer.done():
             item.answer.set_exception(type(error)(error.detail))

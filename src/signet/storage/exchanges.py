@@ -15,7 +15,7 @@ from signet.core.audit import Entry
 from signet.storage.audit import append
 from signet.storage.errors import IntegrityViolated, Raced
 from signet.storage.hashes import digest, hash_text
-from signet.storage.tx import PerRow, ReadTx, Tx, Value
+from signet.storage.tx import Ask, PerRow, ReadTx, Tx, Value
 
 ANY_PREV = "any"
 
@@ -165,17 +165,20 @@ async def commit_exchanges(
     wait for one total. Raises `Raced` when another process was first with a key or a new chain;
     the engine then runs the function again.
     """
-    # Heads first: PostgreSQL locks them here, so the keys are read as of after any wait.
-    heads = await tx.each(_HeadRow, _HEADS, sorted({(p.tenant, p.trace_id) for p in batch}))
-    keys = await tx.each(
+    # PostgreSQL locks the heads here. What was written to a key while it waited for one shows
+    # when the key is written.
+    heads = Ask(_HeadRow, _HEADS, sorted({(p.tenant, p.trace_id) for p in batch}))
+    keys = Ask(
         _KeyRow, _KEYS, sorted({(p.tenant, p.key_hash) for p in batch if p.key_hash is not None})
     )
+    ids = Ask(int, _FREE_IDS, [(len(batch),)])
+    await tx.ask(heads, keys, ids)
     work = _Work(
         seal=seal,
-        now_us=await tx.now_us() if any(row.receipt is None for row in keys) else 0,
-        ids=await _free_ids(tx, len(batch)),
-        heads={(row.tenant, row.trace_id): row for row in heads},
-        keys={(row.tenant, row.key_hash): row for row in keys},
+        now_us=await tx.now_us() if any(row.receipt is None for row in keys.found) else 0,
+        ids=sorted(ids.found),
+        heads={(row.tenant, row.trace_id): row for row in heads.found},
+        keys={(row.tenant, row.key_hash): row for row in keys.found},
     )
     results = [work.decide(pending) for pending in batch]
     if work.receipts:
@@ -368,18 +371,26 @@ class _Work:
                 new_heads.append((tenant, trace_id, chain.trace, chain.head.hop, last))
             else:
                 moved_heads.append((tenant, trace_id, chain.head.hop, last, chain.began_at_hop))
-        # The guards come first, so that losing a race costs no wide rows.
-        await _all_or_raced(tx, _NEW_HEADS, new_heads)
-        await _all_or_raced(tx, _MOVED_HEADS, moved_heads)
-        await _all_or_raced(tx, _NEW_KEYS, sorted(self._new_keys))
-        await _all_or_raced(tx, _CLOSED_CLAIMS, self._closed_claims)
-        await _all_or_raced(tx, _CLAIMED_KEYS, self._claimed_keys)
-        await tx.execute_each(_RECEIPTS, self.receipts)
-        await tx.execute_each(_ANSWERS, self._answers)
-        await tx.execute_each(_PAYLOADS, self._payloads)
-        # Totals and audit heads last: they are the hottest rows and stay locked until the commit.
-        await tx.execute_each(
-            _TOTALS, [(*name, shard, units) for name, units in sorted(self._usage.items())]
+        # The guards come first, so that losing a race costs no wide rows. They compare and swap:
+        # fewer touched rows mean that somebody else was first.
+        guards: Sequence[tuple[PerRow, Sequence[tuple[Value, ...]]]] = (
+            (_NEW_HEADS, new_heads),
+            (_MOVED_HEADS, moved_heads),
+            (_NEW_KEYS, sorted(self._new_keys)),
+            (_CLOSED_CLAIMS, self._closed_claims),
+            (_CLAIMED_KEYS, self._claimed_keys),
+        )
+        if await tx.execute_all(guards) != [len(rows) for _, rows in guards]:
+            raise Raced("Another process wrote the same key or chain first.")
+        await tx.execute_all(
+            (
+                (_RECEIPTS, self.receipts),
+                (_ANSWERS, self._answers),
+                (_PAYLOADS, self._payloads),
+                # Totals and audit heads last: they are the hottest rows and stay locked until
+                # the commit.
+                (_TOTALS, [(*t, shard, units) for t, units in sorted(self._usage.items())]),
+            )
         )
         if self._entries:
             await append(tx, self._entries)
@@ -396,20 +407,6 @@ def _answered_in_batch(pending: PendingExchange, first: PendingExchange, sealed:
 def _in_flight(row: _KeyRow, now_us: int) -> InFlight:
     left_us = (row.lease_until_us or now_us) - now_us
     return InFlight(retry_after_s=max(left_us, 0) / 1_000_000)
-
-
-async def _all_or_raced(tx: Tx, statement: PerRow, rows: Sequence[tuple[Value, ...]]) -> None:
-    """Compare-and-swap for each row: fewer touched rows mean that somebody else was first."""
-    if rows and await tx.execute_each(statement, rows) != len(rows):
-        raise Raced("Another process wrote the same key or chain first.")
-
-
-async def _free_ids(tx: Tx, count: int) -> Sequence[int]:
-    """As many receipt ids as asked for, growing and never given out before."""
-    if tx.engine == "sqlite":
-        last = await tx.one(int, "SELECT coalesce(max(id), 0) FROM receipts") or 0
-        return range(last + 1, last + count + 1)
-    return sorted(await tx.all(int, "SELECT * FROM receipt_ids(:count)", count=count))
 
 
 class _StoredRow(NamedTuple):
@@ -491,6 +488,16 @@ _KEYS = PerRow(
         LEFT JOIN claims c ON i.receipt IS NULL
             AND c.tenant = i.tenant AND c.key_hash = i.key_hash
     """,
+)
+# As many receipt ids as asked for, growing and never given out before.
+_FREE_IDS = PerRow(
+    sqlite="""
+        WITH RECURSIVE free (id, left) AS (
+            SELECT coalesce(max(id), 0) + 1, ? FROM receipts
+            UNION ALL SELECT id + 1, left - 1 FROM free WHERE left > 1
+        ) SELECT id FROM free
+    """,
+    postgres="SELECT id FROM receipt_ids(($1::bigint[])[1]) AS id",
 )
 _STORED = PerRow(
     sqlite="""

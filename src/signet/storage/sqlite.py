@@ -16,7 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Concatenate, Final, Generic, LiteralString, ParamSpec, Protocol, TypeVar, cast
+from typing import (
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    LiteralString,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+)
 
 import apsw
 
@@ -30,7 +40,7 @@ from signet.storage.errors import (
     StorageUnavailable,
 )
 from signet.storage.limits import SIDE_SCHEMA
-from signet.storage.tx import Engine, PerRow, ReadTx, Tx, Value
+from signet.storage.tx import Ask, Engine, PerRow, ReadTx, Tx, Value
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -113,6 +123,11 @@ class SqliteTx:
             raise self._failed(error) from error
         return [make(*row) for row in found]
 
+    async def ask(self, *asked: Ask[Any]) -> None:
+        """Answer one after another."""
+        for one in asked:
+            one.found = await self.each(one.make, one.statement, one.rows)
+
     async def now_us(self) -> int:
         """The clock of the host, which all processes that share the file share too."""
         return time.time_ns() // 1000
@@ -133,6 +148,10 @@ class SqliteTx:
         except apsw.Error as error:
             raise self._failed(error) from error
         return connection.total_changes() - before
+
+    async def execute_all(self, steps: Sequence[tuple[PerRow, Rows]], /) -> list[int]:
+        """Run one step after another; how many rows each touched."""
+        return [await self.execute_each(statement, rows) for statement, rows in steps]
 
 
 class _Unit(Protocol):

@@ -19,8 +19,8 @@ cancelled meanwhile, the unit may still commit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, LiteralString, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, LiteralString, Protocol, TypeVar
 
 Engine = Literal["sqlite", "postgres"]
 Value = None | int | str | bytes
@@ -37,6 +37,16 @@ class PerRow:
 
     sqlite: LiteralString
     postgres: LiteralString
+
+
+@dataclass(slots=True)
+class Ask(Generic[T]):
+    """What `ReadTx.ask` is to find out; afterwards `found` has all rows found for all `rows`."""
+
+    make: Callable[..., T]
+    statement: PerRow
+    rows: Sequence[tuple[Value, ...]]
+    found: list[T] = field(default_factory=list[T])
 
 
 class ReadTx(Protocol):
@@ -65,6 +75,13 @@ class ReadTx(Protocol):
         """All rows found for all of `rows`, in no promised order."""
         ...
 
+    async def ask(self, *asked: Ask[Any]) -> None:
+        """Answer all of `asked` in one round trip, as `each` would, in no promised order.
+
+        None of them sees what another one waited for.
+        """
+        ...
+
     async def now_us(self) -> int:
         """The database's clock, which every process that shares the database agrees on."""
         ...
@@ -83,4 +100,13 @@ class Tx(ReadTx, Protocol):
 
     async def execute_each(self, statement: PerRow, rows: Sequence[tuple[Value, ...]], /) -> int:
         """Run one statement for every row; how many rows it touched in all."""
+        ...
+
+    async def execute_all(
+        self, steps: Sequence[tuple[PerRow, Sequence[tuple[Value, ...]]]], /
+    ) -> list[int]:
+        """Run `execute_each` for every step in one round trip; how many rows each touched.
+
+        No step sees what another one wrote, and rows are locked in the order of the steps.
+        """
         ...
