@@ -20,6 +20,7 @@ _UNWANTED = {
 }
 _NAMES_PUT_TOGETHER = {
     "storage/copying.py": "table and column names of its own, LiteralString all of them",
+    "storage/together.py": "whole statements that stand in the code, one beside the other",
 }
 _MECHANISMS = {"utils", "util", "common", "helpers", "misc"}
 

@@ -38,6 +38,7 @@ from signet.storage.errors import (
     StorageError,
     StorageUnavailable,
 )
+from signet.storage.together import arrays_of, counts_of
 from signet.storage.tx import Ask, Engine, PerRow, ReadTx, Tx, Value
 
 P = ParamSpec("P")
@@ -150,7 +151,7 @@ class PostgresTx:
         asked = tuple(one for one in asked if one.rows)
         if not asked:
             return
-        sql = _arrays_of(tuple(one.statement.postgres for one in asked))
+        sql = arrays_of(tuple(one.statement.postgres for one in asked))
         arrays = [column for one in asked for column in zip(*one.rows, strict=True)]
         [answers] = await self._rows(sql, arrays)
         for one, rows in zip(asked, cast("Sequence[Rows]", answers), strict=True):
@@ -179,7 +180,7 @@ class PostgresTx:
         wanted = [(statement, rows) for statement, rows in steps if rows]
         if not wanted:
             return [0] * len(steps)
-        sql = _counts_of(tuple(statement.postgres for statement, _ in wanted))
+        sql = counts_of(tuple(statement.postgres for statement, _ in wanted))
         arrays = [column for _, rows in wanted for column in zip(*rows, strict=True)]
         [counts] = await self._rows(sql, arrays)
         touched = iter(cast("Sequence[int]", counts))
@@ -538,40 +539,6 @@ def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
 def _positional(sql: str, params: dict[str, Value]) -> tuple[str, Sequence[Value]]:
     text, names = _numbered(sql)
     return text, [params[name] for name in names]
-
-
-_MARK = re.compile(r"\$(\d+)")
-
-
-def _renumbered(statements: Sequence[str]) -> list[str]:
-    """The statements with the marks of each behind those of the one before."""
-    texts: list[str] = []
-    before = 0
-    for statement in statements:
-        last = before + max(int(found[1]) for found in _MARK.finditer(statement))
-        texts.append(
-            _MARK.sub(lambda found, behind=before: f"${behind + int(found[1])}", statement)
-        )
-        before = last
-    return texts
-
-
-@lru_cache(maxsize=64)
-def _arrays_of(statements: tuple[str, ...]) -> str:
-    """One statement that has, for each SELECT, an array of its rows."""
-    arrays = [f"ARRAY(SELECT x FROM ({text}) AS x)" for text in _renumbered(statements)]  # noqa: S608
-    return f"SELECT {', '.join(arrays)}"
-
-
-@lru_cache(maxsize=64)
-def _counts_of(statements: tuple[str, ...]) -> str:
-    """One statement that carries out all of them and counts what each touched.
-
-    The counts are taken in this order, which is what makes the steps run in it.
-    """
-    steps = [f"s{n} AS ({text} RETURNING 1)" for n, text in enumerate(_renumbered(statements))]
-    counts = [f"(SELECT count(*) FROM s{n})" for n in range(len(statements))]  # noqa: S608
-    return f"WITH {', '.join(steps)} SELECT {', '.join(counts)}"
 
 
 _DRIVER_ERRORS: Final = (
