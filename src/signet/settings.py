@@ -154,6 +154,46 @@ class ServerSettings:
     max_body_bytes: int = _setting(
         "SP_MAX_BODY_BYTES", _whole(1024, 64 << 20), 1 << 20, "Largest request body, in bytes."
     )
+    header_bytes: int = _setting(
+        "SP_HEADER_BYTES",
+        _whole(1024, 1 << 20),
+        32 << 10,
+        "Largest head of a request: its target and headers, in bytes.",
+    )
+    header_count: int = _setting(
+        "SP_HEADER_COUNT", _whole(8, 1000), 100, "How many headers a request may have."
+    )
+    header_s: float = _setting(
+        "SP_HEADER_SECONDS",
+        _seconds(1, 600),
+        10.0,
+        "How long a request's headers may take to arrive.",
+    )
+    body_s: float = _setting(
+        "SP_BODY_SECONDS",
+        _seconds(1, 3600),
+        30.0,
+        "How long a body may take to arrive, and an answer may wait to be read on.",
+    )
+    request_s: float | None = _setting(
+        "SP_REQUEST_SECONDS",
+        _seconds(1, 3600),
+        None,
+        "How long a request may wait for its answer to begin; its exchange goes on after that.",
+        shown="SP_FORWARD_SECONDS + SP_FALLBACK_SECONDS + SP_BODY_SECONDS",
+    )
+    keep_alive_s: int = _setting(
+        "SP_KEEP_ALIVE_SECONDS",
+        _whole(1, 3600),
+        75,
+        "How long a connection may be idle; load balancers in front must close first.",
+    )
+    max_connections: int = _setting(
+        "SP_MAX_CONNECTIONS",
+        _whole(8, 1_000_000),
+        2000,
+        "Connections that each process keeps open; past them the longest idle one is closed.",
+    )
     drain_s: float = _setting(
         "SP_DRAIN_SECONDS", _seconds(0, 600), 20.0, "How long a stop waits for work in progress."
     )

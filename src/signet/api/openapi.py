@@ -13,6 +13,10 @@ from signet.api.problems import MEDIA_TYPE, PROBLEMS
 
 Document = dict[str, object]
 
+_OF_CONNECTION: Final = (
+    *("http_malformed", "request_timeout", "headers_too_large"),
+    *("too_many_connections", "deadline_exceeded"),
+)
 _OF_SECURED: Final = (
     *("unauthenticated", "scope_missing"),
     *("rate_limited", "concurrency_limited", "limits_unavailable"),
@@ -75,7 +79,7 @@ def _responses(operation: Operation) -> dict[str, Document]:
     }
     codes: defaultdict[int, list[str]] = defaultdict(list)
     secured = _OF_SECURED if isinstance(operation, Secured) else ()
-    for code in (*operation.problems, *secured, "internal_error"):
+    for code in (*operation.problems, *secured, *_OF_CONNECTION, "internal_error"):
         codes[PROBLEMS[code].status].append(code)
     for status, names in sorted(codes.items()):
         shape = {"schema": {"$ref": "#/components/schemas/Problem"}}

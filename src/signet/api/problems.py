@@ -35,6 +35,12 @@ class Kind:
 
 PROBLEMS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
+        # The connection. It is closed with the answer.
+        "http_malformed": Kind(400, "This is not HTTP/1.1"),
+        "request_timeout": Kind(408, "The request did not arrive in time", "same_key"),
+        "headers_too_large": Kind(431, "The headers are too large or too many"),
+        "too_many_connections": Kind(503, "All connections are in use", "same_key"),
+        "deadline_exceeded": Kind(503, "The answer is not there in time", "same_key"),
         # The request itself. No receipt: nothing was accepted.
         "invalid_json": Kind(400, "The body is not I-JSON"),
         "envelope_invalid": Kind(400, "The body is not an exchange"),

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ import uvicorn
 import uvloop
 
 from signet import __version__
+from signet.api.door import Door, DoorLimits
 from signet.app import SIGNING_KEY_FILE, Gateway, open_gateway, storage_config
 from signet.cli.arguments import new_command
 from signet.cli.config import warn_of_unknown
@@ -36,11 +38,9 @@ if TYPE_CHECKING:
     from signet.cli.arguments import Subparsers
 
 _BACKLOG: Final = 2048
-_KEEP_ALIVE_S: Final = (
-    75  # longer than the idle time of usual load balancers, which must close first
-)
 _TICK_S: Final = 0.05
 _MOST_WORKERS: Final = 64
+_OTHER_FILES: Final = 256  # the database, destinations, mappings, what the interpreter has open
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     settings = environment.settings
     if place is None:
         warn_of_unknown(environment)
+        _allow_files(settings.server.max_connections)
         if not settings.exchange.api_keys.principals:
             warning = "warning: SP_API_KEYS is empty, so every call is refused with 401"
             print(warning, file=sys.stderr)
@@ -98,29 +99,62 @@ async def _serve(settings: Settings, place: Place | None) -> None:
     bound = place.listener if place else _bound(settings.server.host, settings.server.port)
     with bound as listener:
         async with open_gateway(settings) as gateway:
+            door = Door(_door_limits(settings), gateway.metrics)
             server = _Server(
                 uvicorn.Config(
                     gateway.asgi,
-                    http="httptools",
+                    http=door.protocol,
                     ws="none",
                     lifespan="off",
                     log_config=None,
+                    log_level="error",  # what callers do wrong is counted, not written down
                     access_log=False,
                     server_header=False,
                     proxy_headers=False,
                     backlog=_BACKLOG,
-                    timeout_keep_alive=_KEEP_ALIVE_S,
+                    timeout_keep_alive=settings.server.keep_alive_s,
                     timeout_graceful_shutdown=1,
                 ),
                 on_start=lambda: _announce(settings, gateway, listener, place),
             )
             stop = _stop_signals(server, place)
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(server.serve([listener]))
+                watching = tasks.create_task(door.watch())
+                serving = tasks.create_task(server.serve([listener]))
                 await stop.wait()
                 gateway.draining = True
                 await _drain(server, settings.server.drain_s)
                 server.should_exit = True
+                await serving
+                watching.cancel()
+
+
+def _door_limits(settings: Settings) -> DoorLimits:
+    server = settings.server
+    work_s = settings.egress.forward_s + settings.fallback.fallback_s
+    return DoorLimits(
+        header_bytes=server.header_bytes,
+        header_count=server.header_count,
+        header_s=server.header_s,
+        body_s=server.body_s,
+        answer_s=work_s + server.body_s if server.request_s is None else server.request_s,
+        connections=server.max_connections,
+    )
+
+
+def _allow_files(connections: int) -> None:
+    """Let this process, and its workers, open a file for each connection, or say that it cannot."""
+    needed = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < needed and soft != resource.RLIM_INFINITY:
+        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        if allowed < needed:
+            warning = (
+                f"warning: this process may open {allowed} files, and SP_MAX_CONNECTIONS"
+                f" {connections} needs {needed} (ulimit -n, LimitNOFILE=)"
+            )
+            print(warning, file=sys.stderr)
 
 
 class _Server(uvicorn.Server):

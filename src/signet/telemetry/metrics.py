@@ -187,6 +187,12 @@ class Metrics:
             "signet_http_requests_total", "HTTP answers, by route and status.", "route", "status"
         )
         self.in_flight = self._gauge("signet_http_requests_in_flight", "Requests in progress.")
+        self.connections = self._gauge("signet_http_connections", "Open connections of callers.")
+        self.connections_closed = self._counter(
+            "signet_http_connections_closed_total",
+            "Connections that a limit at the door closed, by reason.",
+            "reason",
+        )
         self.exchange_seconds = self._histogram(
             "signet_exchange_seconds", "Whole exchanges, from the body to the answer."
         )

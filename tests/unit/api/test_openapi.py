@@ -9,6 +9,9 @@ from signet.api.openapi import openapi
 from signet.api.operations import Content, Operation, Parameter, Public, Secured
 from signet.core.tenant import Principal, Scope
 
+CONNECTION = {"400", "408", "431", "503"}
+"""What the door may answer to any request."""
+
 
 async def _public(_request: Request) -> Response:
     return Response()
@@ -43,7 +46,7 @@ def test_a_public_operation() -> None:
     assert "parameters" not in described
     assert "requestBody" not in described
     responses = described["responses"]
-    assert set(responses) == {"200", "404", "500"}  # type: ignore[call-overload]
+    assert set(responses) == {"200", "404", "500"} | CONNECTION  # type: ignore[call-overload]
     assert responses["200"]["headers"]["X-A"]["description"] == "An a."  # type: ignore[index]
 
 
@@ -67,10 +70,12 @@ def test_a_secured_operation() -> None:
     )
     assert described["security"] == [{"apiKey": []}, {"bearer": []}]
     responses = described["responses"]
-    assert set(responses) == {"200", "401", "403", "429", "500", "503"}  # type: ignore[call-overload]
+    assert set(responses) == {"200", "401", "403", "429", "500", "503"} | CONNECTION  # type: ignore[call-overload]
     assert responses["503"]["description"] == (  # type: ignore[index]
         "`not_acknowledged`: Not acknowledged; `overloaded`: The gateway is at its limit;"
-        " `limits_unavailable`: The limits cannot be checked"
+        " `limits_unavailable`: The limits cannot be checked;"
+        " `too_many_connections`: All connections are in use;"
+        " `deadline_exceeded`: The answer is not there in time"
     )
     assert responses["200"]["links"]["next"] == {  # type: ignore[index]
         "operationId": "next",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import resource
 import signal
 import socket
 import time
@@ -52,6 +53,22 @@ def test_own_key_and_warnings(tmp_path: Path) -> None:
         assert "warning: nothing reads SP_PROT (did you mean SP_PORT?)" in warned
         assert "SP_API_KEYS is empty" in warned
         assert gateway.get("/v1/receipts/chain/x").status == 401
+
+
+def test_files_for_every_connection(tmp_path: Path) -> None:
+    """It may open as many files as connections need, or warns that it may not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        with live(tmp_path, SP_MAX_CONNECTIONS="1500") as gateway:
+            limits = Path(f"/proc/{gateway.process.pid}/limits").read_text("ascii")
+            assert "files" not in gateway.errors.read_text()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert int(limits.partition("Max open files")[2].split()[0]) == 1756
+    if hard < 1_000_000:
+        with live(tmp_path, SP_MAX_CONNECTIONS="1000000") as gateway:
+            assert f"may open {hard} files" in gateway.errors.read_text()
 
 
 def test_all_faults_at_once(tmp_path: Path) -> None:
