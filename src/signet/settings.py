@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
+from urllib.parse import unquote, urlsplit
 
 from signet.core.errors import Fault, SignetError
 from signet.core.ratelimit import MOST_AT_ONCE, MOST_BURST, MOST_PER_MINUTE
@@ -110,6 +111,36 @@ def _one_of(*choices: str) -> Callable[[str], Any]:
 
 def _list(text: str) -> tuple[str, ...]:
     return tuple(entry.strip() for entry in text.split(",") if entry.strip())
+
+
+def _origin_url(text: str) -> str:
+    expected = "a URL such as http://collector:4318"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(expected) from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(expected)
+    if parts.query or parts.fragment or not text.isascii():
+        raise ValueError(expected)
+    return text
+
+
+def _headers(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = [entry.partition("=") for entry in _list(text)]
+    # Values are percent-encoded, as the OpenTelemetry variable of this form has them.
+    headers = tuple((name.strip(), unquote(value.strip())) for name, _, value in pairs)
+    for name, value in headers:
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not value.isprintable():
+            raise ValueError("headers as name=value, comma-separated")
+    return headers
+
+
+def _share(text: str) -> float:
+    if not re.fullmatch(r"[01](\.[0-9]{1,6})?", text) or float(text) > 1:
+        raise ValueError("a number from 0 to 1")
+    return float(text)
 
 
 def _destinations(text: str) -> tuple[Json, ...]:
@@ -511,6 +542,29 @@ class TelemetrySettings:
         None,
         "Bearer token for /metrics; without one it is served to loopback only.",
         secret=True,
+    )
+    otlp_endpoint: str | None = _setting(
+        "SP_OTLP_ENDPOINT",
+        _origin_url,
+        None,
+        "Base URL of an OTLP/HTTP collector that takes traces; without one there are none.",
+        also=("OTEL_EXPORTER_OTLP_ENDPOINT",),
+        shown="none",
+    )
+    otlp_headers: tuple[tuple[str, str], ...] = _setting(
+        "SP_OTLP_HEADERS",
+        _headers,
+        (),
+        "Headers for that collector, such as its token: name=value, comma-separated.",
+        secret=True,
+        also=("OTEL_EXPORTER_OTLP_HEADERS",),
+        shown="none",
+    )
+    trace_ratio: float = _setting(
+        "SP_TRACE_RATIO",
+        _share,
+        1.0,
+        "Which share of the traces that begin here is kept, 0 to 1.",
     )
 
 

@@ -196,3 +196,43 @@ def test_the_tree_is_frozen() -> None:
     environment: Environment = read_settings({})
     with pytest.raises(dataclasses.FrozenInstanceError):
         environment.settings.server.port = 1  # type: ignore[misc]
+
+
+class TestCollector:
+    """Where traces go."""
+
+    def test_the_standard_variable_is_read(self) -> None:
+        """Ours comes first; headers are percent-encoded as the standard has them."""
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "https://standard:4318/otlp",
+            "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20abc, x=1",
+        }
+        told = read_settings(environ).settings.telemetry
+        assert told.otlp_endpoint == "https://standard:4318/otlp"
+        assert told.otlp_headers == (("authorization", "Bearer abc"), ("x", "1"))
+        told = read_settings({**environ, "SP_OTLP_ENDPOINT": "http://ours"}).settings.telemetry
+        assert told.otlp_endpoint == "http://ours"
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("SP_OTLP_ENDPOINT", "collector:4318"),
+            ("SP_OTLP_ENDPOINT", "ftp://collector"),
+            ("SP_OTLP_ENDPOINT", "http://"),
+            ("SP_OTLP_ENDPOINT", "http://c:99999"),
+            ("SP_OTLP_ENDPOINT", "http://c:0"),
+            ("SP_OTLP_ENDPOINT", "http://[::1"),
+            ("SP_OTLP_ENDPOINT", "http://c?x=1"),
+            ("SP_OTLP_ENDPOINT", "http://\u0441"),
+            ("SP_OTLP_HEADERS", "no value, here: none"),
+            ("SP_OTLP_HEADERS", "x=a%0d%0ab"),
+            ("SP_TRACE_RATIO", "1.5"),
+            ("SP_TRACE_RATIO", "-0"),
+            ("SP_TRACE_RATIO", "half"),
+        ],
+    )
+    def test_faults(self, name: str, text: str) -> None:
+        """What cannot be used is named before anything starts; a header's value is not repeated."""
+        with pytest.raises(SettingsInvalid) as caught:
+            read_settings({name: text})
+        assert [fault.pointer for fault in caught.value.faults] == [name]

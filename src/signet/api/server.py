@@ -37,6 +37,7 @@ from signet.gateway.limits import Limits
 from signet.gateway.ports import Busy, Clock
 from signet.storage.errors import StorageBusy, StorageError
 from signet.telemetry.metrics import Metrics
+from signet.telemetry.traces import Traces
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -52,6 +53,7 @@ def build_api(
     trail: Trail,
     addresses: bool,
     clock: Clock,
+    traces: Traces | None = None,
 ) -> ASGIApp:
     """Return the application that serves `operations` and their OpenAPI document.
 
@@ -61,7 +63,7 @@ def build_api(
     described = _describe_itself(operations, version)
     recorder = _Recorder(trail=trail, addresses=addresses, clock=clock)
     guarded = [
-        (operation, _guarded(operation, keyring, limits, metrics, log, recorder))
+        (operation, _guarded(operation, keyring, limits, metrics, log, recorder, traces))
         for operation in (*operations, described)
     ]
     router = Starlette(
@@ -151,6 +153,7 @@ def _guarded(
     metrics: Metrics,
     log: FilteringBoundLogger,
     recorder: _Recorder,
+    traces: Traces | None,
 ) -> _Endpoint:
     """Wrap an endpoint so that every request has one answer, one count and one line of log."""
     answered: dict[int, Counter] = {}
@@ -166,6 +169,9 @@ def _guarded(
         started = perf_counter()
         metrics.in_flight.inc()
         visit = recorder.begin(request)
+        recording = None
+        if traces is not None and isinstance(operation, Secured):
+            recording = traces.begin(request.headers.get("traceparent"))
         try:
             response = await _entered(operation, request, keyring, limits, visit)
         except (StorageBusy, Busy) as error:
@@ -187,8 +193,17 @@ def _guarded(
         request_id = visit.origin.request_id
         response.raw_headers.append((b"x-content-type-options", b"nosniff"))
         response.raw_headers.append((b"x-request-id", request_id.encode("ascii")))
+        told: dict[str, str] = {}
+        if traces is not None and recording is not None:
+            told["otel_trace_id"] = traces.tell(
+                recording,
+                method=operation.method,
+                route=operation.path,
+                status=response.status_code,
+                code=code,
+                trace_id=_trace_of(response),
+            )
         if logged:
-            trace_id = dict(response.raw_headers).get(b"x-signet-trace")
             log.info(
                 "request",
                 method=operation.method,
@@ -196,12 +211,19 @@ def _guarded(
                 status=response.status_code,
                 code=code,
                 request_id=request_id,
-                trace_id=None if trace_id is None else trace_id.decode("latin-1"),
+                trace_id=_trace_of(response),
                 ms=round((perf_counter() - started) * 1000, 3),
+                **told,
             )
         return response
 
     return guarded
+
+
+def _trace_of(response: Response) -> str | None:
+    """Return the SIGNET trace that an answer names."""
+    named = dict(response.raw_headers).get(b"x-signet-trace")
+    return None if named is None else named.decode("latin-1")
 
 
 async def _entered(

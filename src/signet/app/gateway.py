@@ -20,7 +20,14 @@ from signet.api.routes import limits as limit_routes
 from signet.api.server import build_api
 from signet.app.billing import open_billing
 from signet.app.documents import registry_documents
-from signet.app.measuring import BatchWatch, exposition, measured, self_watch, timed_seal
+from signet.app.measuring import (
+    BatchWatch,
+    configured_traces,
+    exposition,
+    measured,
+    self_watch,
+    timed_seal,
+)
 from signet.app.outside import (
     egress_client,
     egress_policies,
@@ -135,6 +142,7 @@ async def open_gateway(
             monotonic=time.monotonic,
         )
         keys = await open_keys(database, held, clock=_now_us)
+        traces = await resources.enter_async_context(configured_traces(settings, log))
         exchanges = Exchanges(
             pipeline=Pipeline(
                 registry=registry,
@@ -245,6 +253,7 @@ async def open_gateway(
             trail=trail,
             addresses=settings.audit.addresses == "on",
             clock=_now_us,
+            traces=traces,
         )
         gateway = Gateway(
             asgi=asgi, database=database, keys=keys, metrics=metrics, log=log, trail=trail

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from structlog.typing import FilteringBoundLogger
+
+from signet import __version__
+from signet.app.refused import StartRefused
+from signet.settings import Settings
 from signet.storage.committer import Committer
 from signet.storage.database import Database
 from signet.storage.exchanges import Head, PendingExchange, Seal, Sealed
 from signet.storage.vitals import read_vitals
 from signet.telemetry.metrics import Metrics
+from signet.telemetry.traces import Traces, open_traces
 from signet.workers.runner import Worker
 
 _VITALS_S: Final = 2.0
@@ -31,6 +39,32 @@ async def exposition(metrics: Metrics, database: Database) -> bytes:
         metrics.scrape_failures.inc()
         vitals = None
     return metrics.exposition(vitals)
+
+
+@asynccontextmanager
+async def configured_traces(
+    settings: Settings, log: FilteringBoundLogger
+) -> AsyncGenerator[Traces | None]:
+    """Export traces until the block ends, where the settings say to whom. Raises `StartRefused`."""
+    wanted = settings.telemetry
+    if wanted.otlp_endpoint is None:
+        yield None
+        return
+    opened = open_traces(
+        endpoint=wanted.otlp_endpoint,
+        headers=dict(wanted.otlp_headers),
+        ratio=wanted.trace_ratio,
+        version=__version__,
+        random=secrets.token_bytes,
+        log=log,
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            traces = await stack.enter_async_context(opened)
+        except ModuleNotFoundError as error:
+            detail = "traces need the extra `otel`: pip install 'signet-protocol[otel]'"
+            raise StartRefused(detail) from error
+        yield traces
 
 
 def timed_seal(seal: Seal, metrics: Metrics) -> Seal:

@@ -14,6 +14,7 @@ import hmac
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,7 +24,7 @@ from signet.egress.errors import PolicyInvalid, RequestInvalid
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the prefix of secrets, not a secret
 
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
-_NO_TRACE: Final = "0" * 32
+_NOTHING: Final = re.compile("0+")
 _WEBHOOK_ID: Final = re.compile(r"[\x21-\x2d\x2f-\x7e]{1,255}")
 
 
@@ -85,11 +86,30 @@ def traceparent(trace_id: str, span: str, incoming: str | None = None) -> str:
     derived from ours, so that all hops of a trace share it.
     """
     trace, flags = hashlib.sha256(trace_id.encode()).hexdigest()[:32], "01"
-    match = _TRACEPARENT.fullmatch(incoming) if incoming is not None else None
-    if match is not None and match[1] != _NO_TRACE and not match[0].startswith("ff"):
-        trace, flags = match[1], f"{int(match[3], 16) & 1:02x}"
+    came = None if incoming is None else parse_traceparent(incoming)
+    if came is not None:
+        trace, flags = came.trace, f"{int(came.sampled):02x}"
     parent = hashlib.sha256(f"{trace_id}\0{span}".encode()).hexdigest()[:16]
     return f"00-{trace}-{parent}-{flags}"
+
+
+@dataclass(frozen=True, slots=True)
+class TraceParent:
+    """What a traceparent says: 32 and 16 hex digits, and whether its sender keeps the trace."""
+
+    trace: str
+    span: str
+    sampled: bool
+
+
+def parse_traceparent(header: str) -> TraceParent | None:
+    """Read a W3C traceparent (Trace Context §3.2.2); None for one that must be ignored."""
+    match = _TRACEPARENT.fullmatch(header)
+    if match is None or header.startswith("ff"):
+        return None
+    if _NOTHING.fullmatch(match[1]) or _NOTHING.fullmatch(match[2]):
+        return None
+    return TraceParent(match[1], match[2], bool(int(match[3], 16) & 1))
 
 
 def sign_v1(secret: str, webhook_id: str, timestamp_s: int, body: bytes) -> str:

@@ -37,6 +37,7 @@ from signet.storage.exchanges import Answer, PendingExchange
 from signet.storage.receipts import StoredReceipt
 from signet.storage.tx import ReadTx
 from signet.telemetry.metrics import Metrics
+from signet.telemetry.traces import note, stage_ended
 
 ROUTE: Final = "POST /v1/exchange"
 _DENIED_STATUS: Final = 403
@@ -112,7 +113,9 @@ class Exchanges:
             result = await self.committer.commit(pending(draft, expected=expected))
         else:
             result = await self._commit_patiently(pending(draft, expected="any"))
-        self.metrics.phases["commit"].observe(perf_counter() - started)
+        ended = perf_counter()
+        self.metrics.phases["commit"].observe(ended - started)
+        stage_ended("commit", started, ended)
         if isinstance(result, stored.FenceLost):
             result = await self._resolve(draft)
         if decision.outcome is Outcome.DENIED and _was_let_out(result):
@@ -120,6 +123,7 @@ class Exchanges:
             return NotAccepted(code="replay_denied", detail=detail)
         if isinstance(result, stored.Committed):
             sealed = result.sealed
+            note("outcome", sealed.outcome)
             self.metrics.decided(
                 outcome=sealed.outcome,
                 reason=decision.reason,
@@ -135,6 +139,7 @@ class Exchanges:
     def _told(self, known: Answered | NotAccepted) -> Answered | NotAccepted:
         if isinstance(known, Answered):
             self.metrics.replays.inc()
+            note("replayed", "true")
         return known
 
     async def _commit_patiently(self, sent: PendingExchange) -> stored.Result:

@@ -40,6 +40,7 @@ from signet.storage.exchanges import ChainMoved, Head, Known
 from signet.storage.idempotency import Claimed
 from signet.storage.tx import Tx
 from signet.telemetry.metrics import Metrics
+from signet.telemetry.traces import forwarding_as, note
 
 _MARGIN_S: Final = 5.0
 """A sender begins only if its lease holds for the whole forward and this much longer."""
@@ -108,6 +109,7 @@ class Forwarder:
         if not isinstance(claimed, _ReadyToSend):
             return claimed
         sheet.fence = claimed.fence
+        forwarding_as(claimed.headers["traceparent"])
         lease_ends = leased_at + self.claims.lease_us / 1_000_000 - self.deadline_s - _MARGIN_S
         outcome = await self.sender.send(
             target,
@@ -138,6 +140,7 @@ class Forwarder:
 
     def _observe(self, outcome: SendOutcome) -> None:
         self.metrics.forwards.labels(outcome.outcome).inc()
+        note("result", outcome.outcome)
         self.metrics.forward_seconds.observe(outcome.timing.total_s)
         if outcome.timing.dns_s is not None:
             self.metrics.dns_seconds.observe(outcome.timing.dns_s)

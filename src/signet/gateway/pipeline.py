@@ -18,6 +18,7 @@ from signet.gateway.ports import MappingRunner
 from signet.gateway.stages import Sheet
 from signet.storage.exchanges import ChainMoved, Known
 from signet.telemetry.metrics import Metrics, Phase
+from signet.telemetry.traces import stage_ended
 
 T = TypeVar("T")
 
@@ -57,7 +58,9 @@ class Pipeline:
     async def _timed(self, phase: Phase, stage: Awaitable[T]) -> T:
         started = perf_counter()
         ending = await stage
-        self.metrics.phases[phase].observe(perf_counter() - started)
+        ended = perf_counter()
+        self.metrics.phases[phase].observe(ended - started)
+        stage_ended(phase, started, ended)
         return ending
 
     async def _map(self, sheet: Sheet) -> Refusal | None:
