@@ -36,6 +36,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bench.load import TOOL, Load, drive
 from signet.app import gateway as composition
 from signet.app import open_gateway
+from signet.gateway import sealing
 from signet.gateway.sealing import Sealer
 from signet.settings import read_settings
 from signet.storage.database import Database
@@ -127,6 +128,8 @@ async def _serve(what: str, directory: str) -> None:
         return
     if what == "uncommitted":
         composition.open_committer = uncommitted  # type: ignore[assignment]
+    if what == "unaudited":
+        sealing._entry = lambda *_decided: None  # type: ignore[assignment]
     keys = json.dumps({API_KEY: {"tenant": "bench"}})
     environ = {"SP_DATA_DIR": directory, "SP_API_KEYS": keys, "SP_LOG_LEVEL": "warning"}
     async with open_gateway(read_settings(environ).settings) as gateway:

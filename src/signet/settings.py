@@ -282,6 +282,13 @@ class StorageSettings:
         7 * 86_400,
         "How long an answer can be replayed; a day at least.",
     )
+    payload_retention_days: int | None = _setting(
+        "SP_PAYLOAD_RETENTION_DAYS",
+        _whole(1, 36_500),
+        None,
+        "Age at which payloads are erased, where the tenant does not say; receipts stand.",
+        shown="for ever",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -523,6 +530,13 @@ class AuditSettings:
         _one_of("on", "off"),
         "on",
         "`off` keeps the addresses of clients out of the audit log.",
+    )
+    retention_days: int | None = _setting(
+        "SP_AUDIT_RETENTION_DAYS",
+        _whole(1, 36_500),
+        None,
+        "Age at which audit entries are removed from the beginning of their chain.",
+        shown="for ever",
     )
 
 

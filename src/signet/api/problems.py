@@ -60,6 +60,7 @@ PROBLEMS: Final[Mapping[str, Kind]] = MappingProxyType(
         "chain_moved": Kind(409, "The trace has another last receipt", "new_key_safe"),
         "usage_unsettled": Kind(409, "The month is being counted"),
         "reload_refused": Kind(409, "The configuration stays as it was"),
+        "payload_in_use": Kind(409, "An exchange with this payload is in progress"),
         "payload_erased": Kind(410, "The payload has been erased", "never_blind"),
         "body_too_large": Kind(413, "The body is too large"),
         "unsupported_media_type": Kind(415, "The body must be application/json"),

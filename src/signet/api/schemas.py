@@ -374,6 +374,15 @@ RELOADED: Final[Schema] = {
     },
 }
 
+ERASED: Final[Schema] = {
+    "type": "object",
+    "required": ["cid", "receipts", "erased"],
+    "properties": {
+        "cid": _HASH,
+        "receipts": {"type": "integer", "minimum": 1},
+        "erased": {"type": "integer", "minimum": 0},
+    },
+}
 TIMESTAMP: Final[Schema] = {"type": "string", "format": "date-time"}
 AUDIT_ENTRY: Final[Schema] = {
     "type": "object",

@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from signet import __version__
 from signet.api.answers import render
-from signet.api.routes import audit, exchange, probes, receipts, usage
+from signet.api.routes import audit, exchange, payloads, probes, receipts, usage
 from signet.api.routes import billing as billing_routes
 from signet.api.routes import limits as limit_routes
 from signet.api.server import build_api
@@ -48,6 +48,7 @@ from signet.gateway.fallback import Fallback
 from signet.gateway.forwarding import Forwarder
 from signet.gateway.limits import Limits
 from signet.gateway.pipeline import Pipeline
+from signet.gateway.privacy import Erasure, Retention
 from signet.gateway.recovery import Recovery
 from signet.gateway.sealing import Sealer
 from signet.gateway.signing import SigningKeys
@@ -226,6 +227,7 @@ async def open_gateway(
                 draining=lambda: gateway.draining,
             ),
             *receipts.operations(exports),
+            *payloads.operations(Erasure(database=database, metrics=metrics)),
             *audit.operations(AuditExports(database=database, clock=_now_us)),
             *usage.operations(database, zone_of, _now_us),
             *limit_routes.operations(limits, database, zone_of, _now_us),
@@ -258,11 +260,21 @@ async def open_gateway(
         gateway = Gateway(
             asgi=asgi, database=database, keys=keys, metrics=metrics, log=log, trail=trail
         )
+        retention = Retention(
+            database=database,
+            tenants=lambda: settings.exchange.api_keys.tenants,
+            payload_days=settings.storage.payload_retention_days,
+            audit_days=settings.audit.retention_days,
+            answer_s=settings.storage.answer_retention_s,
+            metrics=metrics,
+            clock=_now_us,
+        )
         workers = (
             Worker(name="recovery", work=recovery.run_once, every_s=5.0),
             Worker(name="holds", work=recovery.settle_holds, every_s=10.0),
             Worker(name="audit", work=trail.flush, every_s=1.0),
             Worker(name="chains", work=chain_check.run_once, every_s=1.0),
+            Worker(name="retention", work=retention.run_once, every_s=60.0),
             Worker(name="limits", work=limits.forget, every_s=3600.0),
             Worker(name="keys", work=key_watch.run_once, every_s=1.0),
         )

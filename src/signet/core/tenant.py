@@ -27,11 +27,12 @@ class Scope(StrEnum):
     RECEIPTS_READ = "receipts.read"
     BILLING_READ = "billing.read"
     WEBHOOKS = "webhooks"
+    PAYLOADS_ERASE = "payloads.erase"
     ADMIN = "admin"
 
 
-TENANT_SCOPES: Final = frozenset(Scope) - {Scope.ADMIN}
-"""What a key of `SP_API_KEYS` may do unless its `scopes` say otherwise."""
+TENANT_SCOPES: Final = frozenset(Scope) - {Scope.ADMIN, Scope.PAYLOADS_ERASE}
+"""What a key of `SP_API_KEYS` may do unless its `scopes` say otherwise: nothing that destroys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class Tenant:
     fu_monthly_limit: int | None = None
     canon_profile: str | None = None
     sealed: bool = False
+    payload_retention_days: int | None = None
     stripe_item_vex: str | None = None
     stripe_item_fu: str | None = None
     rate_per_minute: int | None = None
@@ -99,6 +101,10 @@ _SCOPES: Final = Rule(
 )
 _RATE: Final = whole(1, MOST_PER_MINUTE)
 _BURST: Final = whole(1, MOST_BURST)
+_DAYS: Final = Rule(
+    "a number of days from 0, which is for ever, to 36500",
+    lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 36_500,
+)
 _MEMBERS: Final = {
     "tenant": text("a tenant id", TENANT_ID),
     "allowlist": _HOSTS,
@@ -106,6 +112,7 @@ _MEMBERS: Final = {
     "fu_monthly_limit": COUNT,
     "canon_profile": one_of("nfc+jcs", "jcs"),
     "sealed": FLAG,
+    "payload_retention_days": _DAYS,
     "stripe_item_vex": text("a text", r".{1,255}"),
     "stripe_item_fu": text("a text", r".{1,255}"),
     "rate_per_minute": _RATE,

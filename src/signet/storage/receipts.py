@@ -108,7 +108,11 @@ async def payload(tx: ReadTx, tenant: str, cid: str) -> StoredPayload | None:
         return None
     return await tx.one(
         StoredPayload,
-        "SELECT body, salt FROM payloads WHERE tenant = :tenant AND cid = :cid LIMIT 1",
+        # Of several, retention leaves the youngest longest.
+        """
+        SELECT body, salt FROM payloads WHERE tenant = :tenant AND cid = :cid
+        ORDER BY receipt DESC LIMIT 1
+        """,
         tenant=tenant,
         cid=wanted,
     )

@@ -182,6 +182,9 @@ class Metrics:
         self.audit_waiting = self._gauge(
             "signet_audit_waiting_entries", "Audit entries that wait to be appended."
         )
+        self.payloads_erased = self._counter(
+            "signet_payloads_erased_total", "Payloads erased, on request or by age.", "reason"
+        )
         self.vex_units = self._counter("signet_vex_units_total", "Verified exchanges metered.")
         self.requests = self._counter(
             "signet_http_requests_total", "HTTP answers, by route and status.", "route", "status"
