@@ -104,27 +104,28 @@ async def uncommitted(
     yield Uncommitted(seal)
 
 
+async def listen(asgi: ASGIApp, listener: socket.socket) -> None:
+    """Serve on a socket, once its port is printed, as `signet serve` does."""
+    config = uvicorn.Config(
+        asgi,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    print(listener.getsockname()[1], flush=True)
+    await server.serve([listener])
+
+
 async def _serve(what: str, directory: str) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-
-    async def listen(asgi: ASGIApp) -> None:
-        config = uvicorn.Config(
-            asgi,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-        )
-        config.load()
-        server = uvicorn.Server(config)
-        print(listener.getsockname()[1], flush=True)
-        await server.serve([listener])
-
     if what == "null":
-        await listen(null)
+        await listen(null, listener)
         return
     if what == "uncommitted":
         composition.open_committer = uncommitted  # type: ignore[assignment]
@@ -133,7 +134,7 @@ async def _serve(what: str, directory: str) -> None:
     keys = json.dumps({API_KEY: {"tenant": "bench"}})
     environ = {"SP_DATA_DIR": directory, "SP_API_KEYS": keys, "SP_LOG_LEVEL": "warning"}
     async with open_gateway(read_settings(environ).settings) as gateway:
-        await listen(gateway.asgi)
+        await listen(gateway.asgi, listener)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

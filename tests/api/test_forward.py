@@ -562,6 +562,48 @@ class TestUnknown:
             assert "signet_forward_responses_truncated_total 1.0" in gateway.metrics
 
 
+class TestDrips:
+    """Receivers that answer without end."""
+
+    async def test_others_are_served_meanwhile(self, tmp_path: Path, authority: Authority) -> None:
+        """While a hundred answers come a byte at a time, probes and other tenants are served."""
+        began = asyncio.Semaphore(0)
+
+        async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_raw(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            began.release()
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+        hosts = [f"h{number}.example.com" for number in range(100)]
+        opening = forwarding(
+            tmp_path,
+            authority,
+            names={host: [PUBLIC_IP] for host in hosts},
+            limits=Limits(deadline_s=90),
+            SP_HEL_ALLOWLIST="*.example.com",
+            SP_FORWARD_SECONDS="90",
+        )
+        async with opening as gateway:
+            await gateway.stage.serve(drip, tls=authority.issue(["*.example.com"]))
+            async with asyncio.TaskGroup() as tasks:
+                dripping = [
+                    tasks.create_task(gateway.post(f"https://{host}/x", key=host)) for host in hosts
+                ]
+                for _ in hosts:
+                    await began.acquire()
+                for _ in range(20):
+                    reply = await gateway.app.exchange(invoice(), api_key="globex-key")
+                    assert reply.status == 200
+                    assert (await gateway.app.get("/healthz", api_key=None)).status == 200
+                assert not any(task.done() for task in dripping)
+                for task in dripping:
+                    task.cancel()
+
+
 class TestOnce:
     """One key, one request upstream."""
 
