@@ -1,8 +1,9 @@
 """What may stand around the one value of a text: fences, tags, template tokens, a name, prose.
 
 A wrapper is dropped only when it says nothing that could belong to the value. Prose that holds a
-scalar in the place of a value (`currency: EUR`, a lone `5`, `<parameter name="y">5</parameter>`)
-is refused, because dropping it would lose a part of what was meant.
+scalar in the place of a value (`currency: EUR`, a lone `5`, a lone `USD`,
+`<parameter name="y">5</parameter>`) is refused, because dropping it would lose a part of what was
+meant. So are words that deny the value they stand before.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from signet.core.tolerant import (
     EditKind,
     Refusal,
 )
+from signet.core.units import MINOR_UNIT_EXPONENTS
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,127}+"
 _CANDIDATE = re.compile(
@@ -67,6 +69,28 @@ _LAST_LABEL = re.compile(r"(?:^|\n)[ \t]*+([^\W\d][\w-]*+)[ \t]*+:\s*+$")
 _QUOTED = re.compile(r"\"[^\"\n]*+\"|'[^'\n]*+'|“[^“”\n]*+”|‘[^‘’\n]*+’")
 _NUMBERS = re.compile(r"[-+$€£¥]?[0-9][0-9.,]*+%?")
 _LETTER = re.compile(r"[^\W\d_]")
+_WORD = re.compile(r"[^\W\d_]+|[$€£¥₹₽₩₿¢%‰]")
+_UNITS = frozenset(
+    {
+        *(
+            "percent",
+            "permille",
+            "dozen",
+            "hundred",
+            "thousand",
+            "million",
+            "billion",
+            "times",
+            "k",
+        ),
+        *("euro", "euros", "dollar", "dollars", "cent", "cents", "pound", "pounds", "pence", "yen"),
+        *("francs", "franc", "rupees", "yuan"),
+    }
+)
+_SIGNS = frozenset("$€£¥₹₽₩₿¢%‰")
+_DENIAL = re.compile(
+    r"(?<![\w-])(?:not|no|never|without|except|unless|minus|or|nor|instead of)\s*$", re.IGNORECASE
+)
 _CALL_BEFORE = re.compile(rf"(?:\[\s*+)?(?<![\w.])(?:{_NAME}(?:\.{_NAME}){{0,8}}+)?\($")
 _NAME_ONLY = re.compile(rf"\s*+[>#*]*\s*+{_NAME}(?:[.\-:/]{_NAME}){{0,8}}+\s*+")
 _TORN = frozenset("\"'“”„‟‘’‚‛\\")
@@ -236,6 +260,9 @@ def _said(part: str, offset: int, *, before: bool) -> set[EditKind]:
     if words.strip().strip(";\ufeff\u200b \n").strip():
         kinds.add("prose")
         _refuse_scalars(words, offset)
+        _refuse_unit(words, offset)
+        if before and _DENIAL.search(words, max(0, len(words) - 400)):
+            raise Refusal("unclear_wrapper", offset, "the words before the value deny it")
         if before and _NAME_ONLY.fullmatch(words):
             kinds.add("call")
         label = _LAST_LABEL.search(words, max(0, len(words) - 400)) if before else None
@@ -280,6 +307,16 @@ def _refuse_elements(words: str, offset: int) -> None:
             continue
         if opened.lower() not in _NAME_ELEMENTS:
             raise Refusal("scalar_outside", offset + element.start(), f"<{opened}> holds a text")
+
+
+def _refuse_unit(words: str, offset: int) -> None:
+    """Refuse a unit that stands alone beside the value: `{"amount": 100} USD`."""
+    found = _WORD.findall(words, 0, 64)
+    if len(found) != 1 or len(words.strip()) > 16:
+        return
+    (word,) = found
+    if word in MINOR_UNIT_EXPONENTS or word in _SIGNS or word.lower() in _UNITS:
+        raise Refusal("scalar_outside", offset, "a unit stands outside")
 
 
 def _refuse_scalars(words: str, offset: int) -> None:

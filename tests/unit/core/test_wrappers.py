@@ -84,10 +84,17 @@ def test_wrappers_are_named(before: str, after: str, kinds: list[str]) -> None:
         ("", '<parameter name="y">5</parameter>'),
         ("", "<parameter>Paris</parameter>"),
         ("<city>Paris</city>", ""),
+        ("", " USD"),
+        ("", "€"),
+        ("EUR ", ""),
+        ("", " million"),
+        ("not ", ""),
+        ("Either this or ", ""),
+        ("Instead of ", ""),
     ],
 )
 def test_what_may_belong_to_the_value_is_not_dropped(before: str, after: str) -> None:
-    """A scalar, an operator, a second value, half of a pair: the text is refused."""
+    """A scalar, a unit, an operator, a second value, half of a pair: the text is refused."""
     text = f'{before}{{"a": 1}}{after}'
     with pytest.raises(Refusal):
         around(text, len(before), len(text) - len(after), "object")
