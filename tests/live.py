@@ -146,7 +146,7 @@ def live(directory: Path, **settings: str) -> Iterator[Live]:
         process.stdout.close()
 
 
-def until(holds: Callable[[], bool], *, within_s: float = 20.0) -> None:
+def until(holds: Callable[[], bool], *, within_s: float = 60.0) -> None:
     """Wait until `holds()` is true; fail when it is not in time."""
     end = time.monotonic() + within_s
     while not holds():

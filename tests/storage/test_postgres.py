@@ -213,7 +213,7 @@ async def test_database_restart() -> None:
                     break
                 except StorageUnavailable:
                     await asyncio.sleep(0.05)
-            assert time.monotonic() - back < 10
+            assert time.monotonic() - back < 60
             assert await db.read_current(count) == 9
 
 
@@ -268,7 +268,7 @@ async def test_failover_to_a_standby() -> None:
                 _wait_until_received(primary, standby)
                 primary.kill()
                 standby.run("pg_ctl", "promote", "-D", str(standby.data), "-w")
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + 60
                 while True:
                     try:
                         await commit(db, pending("b"))
@@ -282,7 +282,7 @@ async def test_failover_to_a_standby() -> None:
 
 def _wait_until_received(primary: Postgres, standby: Postgres) -> None:
     position = primary.sql("SELECT pg_current_wal_lsn()")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while standby.sql(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") != "t":
         assert time.monotonic() < deadline
         time.sleep(0.05)

