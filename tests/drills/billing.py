@@ -333,11 +333,13 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="do not go on with an earlier run")
     args = parser.parse_args()
     evidence = None if args.seed is not None else Evidence("billing")
+    engines = [args.engine] if args.engine else ["sqlite", "postgres"]
+    scenes = [args.scene] if args.scene else list(SCENES)
     if evidence is not None and args.again:
-        evidence.forget()
+        evidence.forget([f"{scene}-{engine}" for scene in scenes for engine in engines])
     all_held = True
-    for engine in [args.engine] if args.engine else ["sqlite", "postgres"]:
-        for scene in [args.scene] if args.scene else SCENES:
+    for engine in engines:
+        for scene in scenes:
             with places(engine) as place:
                 all_held &= played(engine, scene, place, args.runs, args.seed, evidence)
     return 0 if all_held else 1

@@ -3,8 +3,8 @@
     python -m tests.drills.durability [--scene NAME …] [--times N] [--again]
 
 Each result is a line of docs/evidence/durability.jsonl with date, commit and machine, written as
-soon as a part is done. A run goes on where the last one of the same commit stopped; `--again`
-begins anew. Exits 1 if something did not hold or a figure was missed.
+soon as a part is done. A run goes on where the last one stopped; `--again` begins anew. Exits 1 if
+something did not hold or a figure was missed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,12 +19,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from tests.drills.evidence import Evidence
 from tests.faults import durability
 from tests.faults.durability import EngineName, place
 
-EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence" / "durability.jsonl"
 _PART = 5
 _BACK_S = 3.0
 
@@ -129,64 +125,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--times", type=int, help="another count than the promised one")
     parser.add_argument("--again", action="store_true", help="do not go on with an earlier run")
     args = parser.parse_args(argv)
-    commit = _commit()
-    held = True
+    evidence = Evidence("durability")
+    if args.again:
+        evidence.forget(args.scene or names)
+    all_held = True
     for scene in SCENES:
         if args.scene and scene.name not in args.scene:
             continue
         wanted = args.times or scene.times
-        done = 0 if args.again else _done(scene.name, commit)
+        done = evidence.held(scene.name)
         while done < wanted:
             times = min(scene.part, wanted - done)
-            line = asyncio.run(_play(scene, times, commit))
-            held = held and bool(line["holds"])
+            began = time.time()
+            holds, result = asyncio.run(_play(scene, times))
+            evidence.add(scene.name, times=times, holds=holds, began=began, result=result)
             done += times
-            print(f"{scene.name}: {done} of {wanted}: {json.dumps(line['result'])}", flush=True)
-            if not line["holds"]:
+            print(f"{scene.name}: {done} of {wanted}: {json.dumps(result)}", flush=True)
+            if not holds:
                 print(f"{scene.name}: DOES NOT HOLD", flush=True)
+                all_held = False
                 break
-    return 0 if held else 1
+    return 0 if all_held else 1
 
 
-async def _play(scene: Scene, times: int, commit: str) -> dict[str, Any]:
-    began = time.time()
+async def _play(scene: Scene, times: int) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="signet-drill-") as directory:
-        holds, result = await scene.play(Path(directory), times)
-    line = {
-        "scene": scene.name,
-        "times": times,
-        "holds": holds,
-        "result": result,
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-        "took_s": round(time.time() - began, 1),
-        "commit": commit,
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-    }
-    EVIDENCE.parent.mkdir(parents=True, exist_ok=True)
-    with EVIDENCE.open("a") as file:
-        file.write(json.dumps(line, sort_keys=True) + "\n")
-    return line
-
-
-def _done(scene: str, commit: str) -> int:
-    """How many times a scene has held at this commit; one failure makes it begin anew."""
-    if not EVIDENCE.exists():
-        return 0
-    lines = [json.loads(line) for line in EVIDENCE.read_text("utf-8").splitlines()]
-    ours = [line for line in lines if (line["scene"], line["commit"]) == (scene, commit)]
-    failed = max((number for number, line in enumerate(ours) if not line["holds"]), default=-1)
-    return sum(line["times"] for line in ours[failed + 1 :])
-
-
-def _commit() -> str:
-    """The commit that is checked out, marked where the product's files differ from it."""
-    git = partial(
-        subprocess.run, capture_output=True, text=True, check=True, cwd=EVIDENCE.parents[2]
-    )
-    head = git(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-    changed = git(["git", "status", "--porcelain", "--", "src"]).stdout.strip()
-    return f"{head}+changes" if changed else head
+        return await scene.play(Path(directory), times)
 
 
 if __name__ == "__main__":

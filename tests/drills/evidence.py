@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ DIRECTORY = ROOT / "docs" / "evidence"
 
 
 class Evidence:
-    """The lines of one drill. They are appended as soon as a part is done, so a drill goes on
-    where it was stopped."""
+    """The lines of one drill, each with its commit. They are appended as soon as a part is done, so
+    a drill goes on where it was stopped."""
 
     def __init__(self, drill: str) -> None:
         self._path = DIRECTORY / f"{drill}.jsonl"
@@ -48,9 +49,12 @@ class Evidence:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, sort_keys=True) + "\n")
 
-    def forget(self) -> None:
-        """Begin anew."""
-        self._path.unlink(missing_ok=True)
+    def forget(self, scenes: Collection[str]) -> None:
+        """Begin these scenes anew."""
+        kept = [line for line in self._lines() if line["scene"] not in scenes]
+        DIRECTORY.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept)
+        self._path.write_text(text, encoding="utf-8")
 
     def _lines(self) -> list[dict[str, Any]]:
         if not self._path.exists():
