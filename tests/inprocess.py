@@ -35,6 +35,7 @@ KEYS: Mapping[str, object] = {
     "plain-key": {"tenant": "plain", "canon_profile": "jcs"},
     "auditor-key": {"tenant": "acme", "scopes": ["receipts.read"]},
     "agent-key": {"tenant": "acme", "scopes": ["exchange"]},
+    "admin-key": {"tenant": "operator", "scopes": ["admin"]},
 }
 """The API keys of every test gateway."""
 
@@ -150,6 +151,18 @@ class App:
         """Ask for a resource."""
         headers = [] if api_key is None else [(b"x-signet-api-key", api_key.encode())]
         return await self.call("GET", path, headers=headers)
+
+    async def ask(
+        self, method: str, path: str, body: object = None, *, api_key: str = "admin-key"
+    ) -> Reply:
+        """Ask for a change; bytes are sent as they are."""
+        headers = [(b"x-signet-api-key", api_key.encode())]
+        if body is not None:
+            headers.append((b"content-type", b"application/json"))
+        raw = (
+            body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        )
+        return await self.call(method, path, headers=headers, body=raw)
 
     async def exchange(
         self,

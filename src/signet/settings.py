@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
+from signet.core.api_keys import Pepper
 from signet.core.errors import Fault, SignetError
 from signet.core.ratelimit import MOST_AT_ONCE, MOST_BURST, MOST_PER_MINUTE
 from signet.core.tenant import Keyring, KeyringInvalid, read_keyring
@@ -159,6 +160,19 @@ def _keyring(text: str) -> Keyring:
     except KeyringInvalid as error:
         places = "; ".join(f"{f.pointer or '(all)'}: {f.detail}" for f in error.faults)
         raise ValueError(f"a JSON object, key to tenant: {places}") from error
+
+
+def _pepper(text: str) -> Pepper:
+    compact = text.strip().rstrip("=").replace("+", "-").replace("/", "_")
+    try:
+        secret = base64.b64decode(
+            compact + "=" * (-len(compact) % 4), altchars=b"-_", validate=True
+        )
+    except (binascii.Error, ValueError):
+        secret = b""
+    if len(secret) < 32:
+        raise ValueError("32 random bytes or more in base64 (`openssl rand -base64 32`)")
+    return Pepper(secret=secret)
 
 
 def _seed(text: str) -> str:
@@ -336,6 +350,23 @@ class ExchangeSettings:
         "API keys: a JSON object, key to tenant settings.",
         secret=True,
         also=("AB_API_KEYS",),
+        shown="none",
+    )
+    key_pepper: Pepper | None = _setting(
+        "SP_KEY_PEPPER",
+        _pepper,
+        None,
+        "Secret under which API keys made at run time are hashed, 32 bytes base64;"
+        " the same on all nodes.",
+        secret=True,
+        shown="none",
+    )
+    key_pepper_previous: Pepper | None = _setting(
+        "SP_KEY_PEPPER_PREVIOUS",
+        _pepper,
+        None,
+        "The one before, for the keys that were hashed under it.",
+        secret=True,
         shown="none",
     )
     registry_dir: Path | None = _setting(
@@ -695,6 +726,9 @@ def _assemble(sections: Mapping[str, Mapping[str, object]]) -> Settings:
 
 def _contradictions(settings: Settings) -> Iterator[Fault]:
     """Values that are each in order and together are not."""
+    if settings.exchange.key_pepper_previous and not settings.exchange.key_pepper:
+        detail = "expected the pepper in force, because SP_KEY_PEPPER_PREVIOUS is set"
+        yield Fault(pointer="SP_KEY_PEPPER", code="setting_missing", detail=detail)
     if settings.storage.kind == "postgres":
         if settings.storage.postgres_url is None:
             detail = "expected a connection URL, because SP_STORAGE is postgres"

@@ -103,6 +103,7 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
         ("SP_STORAGE", ["mysql", "SQLite", "sqlite "]),
         ("SP_ANSWER_RETENTION_SECONDS", ["86399", "1d"]),
         ("SP_PRIVATE_KEY_B64", ["x", SEED[:-4], SEED + "AAAA", "é" * 43, "!" * 43]),
+        ("SP_KEY_PEPPER", ["x", SEED[:-4], "é" * 43, "!" * 43]),
         ("SP_CANON_PROFILE", ["legacy-json", "JCS"]),
         ("SP_MAX_DEPTH", ["3", "513", "x"]),
         ("SP_HEL_MODE", ["off", "REPORT"]),
@@ -126,8 +127,19 @@ def test_all_faults_are_reported_at_once() -> None:
     assert named == ["SP_PORT", "SP_STORAGE", "SP_LOG_LEVEL"]
 
 
+def test_peppers() -> None:
+    """Either alphabet of base64 is read, longer is welcome, and the one before needs one after."""
+    url, plain = "_-" * 22, "/+" * 22
+    peppers = [
+        read_settings({"SP_KEY_PEPPER": text}).settings.exchange.key_pepper
+        for text in (url[:43] + "8", plain[:43] + "8", "A" * 86)
+    ]
+    assert peppers[0] == peppers[1] != peppers[2]
+    assert _fault({"SP_KEY_PEPPER_PREVIOUS": SEED}).startswith("SP_KEY_PEPPER: expected")
+
+
 def test_faults_tell_no_secret() -> None:
-    """Neither a key of `SP_API_KEYS` nor a seed is repeated in a fault."""
+    """Neither a key of `SP_API_KEYS` nor a seed nor a pepper is repeated in a fault."""
     secrets = {
         "SP_API_KEYS": [
             '{"sk-live-secret": {"tenant": "x"}, "sk-live-secret": {"tenant": "x"}}',
@@ -139,6 +151,7 @@ def test_faults_tell_no_secret() -> None:
             '{"sk-live-secret": "\\ud800"}',
         ],
         "SP_PRIVATE_KEY_B64": ["sk-live-secret"],
+        "SP_KEY_PEPPER": ["sk-live-secret"],
     }
     for name, values in secrets.items():
         for value in values:

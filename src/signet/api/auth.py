@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-from signet.core.tenant import Keyring, Principal, Scope
+from signet.core.tenant import Principal, Scope
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -14,6 +14,14 @@ _KEY_HEADERS: Final = (b"x-signet-api-key", b"x-odin-api-key")
 _IDEMPOTENCY_HEADERS: Final = frozenset(
     {b"x-signet-idempotency-key", b"x-odin-idempotency-key", b"idempotency-key"}
 )
+
+
+class Keyring(Protocol):
+    """The keys in force."""
+
+    def find(self, presented: bytes) -> Principal | None:
+        """Return whose key this is. Raises a `StorageError` where nobody can tell now."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

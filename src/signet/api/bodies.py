@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from signet.api.auth import Refused
+from signet.api.operations import problem_response
+from signet.core.errors import Fault
+from signet.core.members import Rule, member_faults
+from signet.receipts.canonical import Json, parse
+from signet.receipts.errors import ReceiptError
 
+_DEPTH: Final = 64
 _JSON: Final = b"application/json"
 
 
@@ -41,3 +49,35 @@ async def read_json_body(request: Request, max_bytes: int) -> bytes | Refused:
         chunks.append(chunk)
         if not message.get("more_body"):
             return b"".join(chunks)
+
+
+async def read_members(
+    request: Request,
+    max_bytes: int,
+    rules: Mapping[str, Rule],
+    *,
+    required: Collection[str] = (),
+    code: str,
+) -> dict[str, Json] | Response:
+    """Return the members of the object in the body, or the answer to one that breaks `rules`.
+
+    `code` is the problem of a body that is JSON and not what is asked for.
+    """
+    try:
+        body = await read_json_body(request, max_bytes)
+    except ClientDisconnect:
+        return Response(status_code=499)  # nobody reads it; the log does
+    if isinstance(body, Refused):
+        return problem_response(body.code, body.detail)
+    try:
+        document = parse(body, max_depth=_DEPTH)
+    except ReceiptError as error:
+        fault = Fault(pointer=error.pointer or "", code=error.code, detail=error.detail)
+        return problem_response("invalid_json", str(error), faults=(fault,))
+    if not isinstance(document, dict):
+        fault = Fault(pointer="", code="wrong_type", detail="expected an object")
+        return problem_response(code, "the body is no object", faults=(fault,))
+    faults = tuple(member_faults(document, rules, required=required))
+    if faults:
+        return problem_response(code, "the body has a member at fault", faults=faults)
+    return document

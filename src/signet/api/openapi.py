@@ -69,7 +69,9 @@ def _operation(operation: Operation) -> Document:
         content = {"application/json": {"schema": operation.body}}
         described["requestBody"] = {"required": True, "content": content}
     if isinstance(operation, Secured):
-        described["security"] = [{"apiKey": []}, {"bearer": []}]
+        # The scope stands as the role that is required (OpenAPI 3.1 §4.8.30).
+        scopes = [operation.scope.value]
+        described["security"] = [{"apiKey": scopes}, {"bearer": scopes}]
     return described
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from signet.core import ids
+from signet.core.members import or_null
+from signet.core.tenant import KEY_MEMBERS, TENANT_MEMBERS
+
 Schema = Mapping[str, object]
 
 _HASH: Final[Schema] = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
@@ -432,6 +436,78 @@ AUDIT: Final[Schema] = {
             ],
             "description": "Where the chain ends now; null: there is no entry yet.",
         },
+    },
+}
+
+TENANT_ID: Final[Schema] = {"type": "string", "pattern": f"^{ids.TENANT_ID.pattern}$"}
+KEY_ID: Final[Schema] = {"type": "string", "pattern": "^(key|env)_[0-9a-f]{16}$"}
+_SOURCE: Final[Schema] = {
+    "enum": ["settings", "database"],
+    "description": "`settings`: SP_API_KEYS describes it, and it is changed there.",
+}
+_TIME_OR_NONE: Final[Schema] = {"type": ["string", "null"], "format": "date-time"}
+_KEY_ID_OR_NONE: Final[Schema] = {"oneOf": [KEY_ID, {"type": "null"}]}
+
+TENANT: Final[Schema] = {
+    "type": "object",
+    "required": ["tenant", "source", "created_at", "changed_at", *TENANT_MEMBERS],
+    "properties": {
+        "tenant": TENANT_ID,
+        "source": _SOURCE,
+        "created_at": _TIME_OR_NONE,
+        "changed_at": _TIME_OR_NONE,
+        **{name: or_null(rule).schema for name, rule in TENANT_MEMBERS.items()},
+    },
+}
+
+TENANTS: Final[Schema] = {
+    "type": "object",
+    "required": ["tenants", "next"],
+    "properties": {
+        "tenants": {"type": "array", "items": TENANT},
+        "next": {"type": ["string", "null"]},
+    },
+}
+
+KEY: Final[Schema] = {
+    "type": "object",
+    "required": [
+        *("key_id", "tenant", "state", "label", "source", "scopes", "created_at", "expires_at"),
+        *("revoked_at", "succeeds", "rotated_to", "pepper"),
+    ],
+    "properties": {
+        "key_id": KEY_ID,
+        "tenant": {"type": "string"},
+        "state": {"enum": ["active", "expired", "revoked"]},
+        "label": {"type": "string"},
+        "source": _SOURCE,
+        "created_at": _TIME_OR_NONE,
+        "expires_at": _TIME_OR_NONE,
+        "revoked_at": _TIME_OR_NONE,
+        "succeeds": {**_KEY_ID_OR_NONE, "description": "The first key of the line."},
+        "rotated_to": {**_KEY_ID_OR_NONE, "description": "The next key of the line."},
+        "pepper": {
+            "type": ["string", "null"],
+            "description": "Which pepper the key was hashed with.",
+        },
+        **{name: rule.schema for name, rule in KEY_MEMBERS.items()},
+    },
+}
+
+ISSUED: Final[Schema] = {
+    "allOf": [KEY],
+    "required": ["key"],
+    "properties": {
+        "key": {"type": "string", "pattern": "^sp_live_[0-9a-f]{16}_[0-9a-f]{64}$"},
+    },
+}
+
+KEYS: Final[Schema] = {
+    "type": "object",
+    "required": ["keys", "next"],
+    "properties": {
+        "keys": {"type": "array", "items": KEY},
+        "next": {"type": ["string", "null"]},
     },
 }
 

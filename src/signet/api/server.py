@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from signet.api import visits
-from signet.api.auth import Refused, authenticate
+from signet.api.auth import Keyring, Refused, authenticate
 from signet.api.limiting import within_limits
 from signet.api.openapi import openapi
 from signet.api.operations import (
@@ -31,7 +31,6 @@ from signet.api.operations import (
     problem_response,
 )
 from signet.api.visits import Visit
-from signet.core.tenant import Keyring
 from signet.gateway.audit import Trail
 from signet.gateway.limits import Limits
 from signet.gateway.ports import Busy, Clock

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from signet.app.keyring import live_keyring
 from signet.app.refused import StartRefused
 from signet.core.audit import Origin
 from signet.core.billing import (
@@ -151,11 +152,12 @@ async def _put_into_force(billing: Billing, *, verify: bool) -> None:
 async def configured_plans(settings: Settings, *, database: Database, clock: Clock) -> Plans:
     """Return the plans in force for a command that shows them; Stripe is not asked.
 
-    Raises `StartRefused`.
+    Raises `StartRefused` or a `StorageError`.
     """
+    keyring = await live_keyring(settings, database=database, clock=clock)
     plans = Plans(
         database=database,
-        tenants=lambda: settings.exchange.api_keys.tenants,
+        tenants=lambda: keyring.tenants,
         router=None,
         clock=clock,
     )

@@ -14,12 +14,14 @@ from structlog.typing import FilteringBoundLogger
 
 from signet import __version__
 from signet.api.answers import render
-from signet.api.routes import audit, exchange, payloads, probes, receipts, usage
+from signet.api.routes import api_keys as api_key_routes
+from signet.api.routes import audit, exchange, payloads, probes, receipts, tenants, usage
 from signet.api.routes import billing as billing_routes
 from signet.api.routes import limits as limit_routes
 from signet.api.server import build_api
 from signet.app.billing import open_billing
 from signet.app.documents import registry_documents
+from signet.app.keyring import live_keyring, tenant_administration
 from signet.app.measuring import (
     BatchWatch,
     configured_traces,
@@ -46,6 +48,7 @@ from signet.gateway.exchange import Exchanges
 from signet.gateway.exports import Exports
 from signet.gateway.fallback import Fallback
 from signet.gateway.forwarding import Forwarder
+from signet.gateway.keyring import LiveKeyring
 from signet.gateway.limits import Limits
 from signet.gateway.pipeline import Pipeline
 from signet.gateway.privacy import Erasure, Retention
@@ -62,6 +65,7 @@ from signet.storage.errors import StorageError
 from signet.telemetry.logs import build_logger
 from signet.telemetry.metrics import Metrics
 from signet.workers.chains import ChainCheck
+from signet.workers.keyring import EVERY_S, KeyringWatch
 from signet.workers.keys import KeyWatch
 from signet.workers.ownership import is_dead, this_process
 from signet.workers.runner import Worker, running
@@ -79,6 +83,7 @@ class Gateway:
     asgi: ASGIApp
     database: Database
     keys: SigningKeys
+    keyring: LiveKeyring
     metrics: Metrics
     log: FilteringBoundLogger
     trail: Trail
@@ -107,7 +112,6 @@ async def open_gateway(
     metrics.storage.labels(settings.storage.kind).set(1)
     registry = Registry.build(registry_documents(settings.exchange.registry_dir))
     held = HeldKeys(settings)
-    policies = egress_policies(settings)
 
     def zone_of(tenant: TenantId) -> str:
         return billing.plans.zone_of(tenant)
@@ -136,6 +140,11 @@ async def open_gateway(
         _closing(provider),
         AsyncExitStack() as resources,
     ):
+        keyring = await live_keyring(settings, database=database, clock=_now_us)
+        policies = egress_policies(settings, lambda: keyring.tenants)
+        administered, api_keys = tenant_administration(
+            settings, database=database, keyring=keyring, clock=_now_us
+        )
         limits = Limits(
             database=database,
             defaults=limit_defaults(settings),
@@ -187,7 +196,7 @@ async def open_gateway(
                 settings,
                 database=database,
                 key_for=keys.key_for,
-                tenants=lambda: settings.exchange.api_keys.tenants,
+                tenants=lambda: keyring.tenants,
                 owner=claims.owner,
                 metrics=metrics,
                 clock=_now_us,
@@ -234,6 +243,8 @@ async def open_gateway(
             *billing_routes.operations(
                 database, billing.plans, billing.statements, billing.reload, _now_us
             ),
+            *tenants.operations(administered, settings.server.max_body_bytes),
+            *api_key_routes.operations(api_keys, settings.server.max_body_bytes),
             *probes.operations(
                 storage=settings.storage.kind,
                 version=__version__,
@@ -247,7 +258,7 @@ async def open_gateway(
         resources.push_async_callback(trail.close)
         asgi = build_api(
             operations,
-            keyring=settings.exchange.api_keys,
+            keyring=keyring,
             limits=limits,
             version=__version__,
             metrics=metrics,
@@ -258,11 +269,17 @@ async def open_gateway(
             traces=traces,
         )
         gateway = Gateway(
-            asgi=asgi, database=database, keys=keys, metrics=metrics, log=log, trail=trail
+            asgi=asgi,
+            database=database,
+            keys=keys,
+            keyring=keyring,
+            metrics=metrics,
+            log=log,
+            trail=trail,
         )
         retention = Retention(
             database=database,
-            tenants=lambda: settings.exchange.api_keys.tenants,
+            tenants=lambda: keyring.tenants,
             payload_days=settings.storage.payload_retention_days,
             audit_days=settings.audit.retention_days,
             answer_s=settings.storage.answer_retention_s,
@@ -272,6 +289,7 @@ async def open_gateway(
         workers = (
             Worker(name="recovery", work=recovery.run_once, every_s=5.0),
             Worker(name="holds", work=recovery.settle_holds, every_s=10.0),
+            Worker(name="keyring", work=KeyringWatch(keyring, log).run_once, every_s=EVERY_S),
             Worker(name="audit", work=trail.flush, every_s=1.0),
             Worker(name="chains", work=chain_check.run_once, every_s=1.0),
             Worker(name="retention", work=retention.run_once, every_s=60.0),

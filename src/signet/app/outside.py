@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv6Network, ip_network
 from typing import TYPE_CHECKING, cast
 
 from signet.app.refused import StartRefused
+from signet.core.ids import TenantId
+from signet.core.tenant import Tenant
 from signet.egress import Policy, PolicyInvalid
 from signet.egress.address import AddressRules
 from signet.egress.client import EgressClient
@@ -46,15 +48,24 @@ def limit_defaults(settings: Settings) -> LimitDefaults:
     )
 
 
-def egress_policies(settings: Settings) -> Policies:
-    """Return the policy of every key. Raises `StartRefused` naming the entry at fault."""
+def egress_policies(
+    settings: Settings, tenants: Callable[[], Mapping[TenantId, Tenant]] | None = None
+) -> Policies:
+    """Return the policy of every key; `tenants` are those in force, of the settings when absent.
+
+    Raises `StartRefused` naming the entry at fault.
+    """
+    configured = settings.exchange.api_keys
     egress = settings.egress
     entries = cast(Sequence[str | Mapping[str, object]], (*egress.allowlist, *egress.destinations))
     try:
         everyone = Policy.parse(entries, mode=egress.mode)
-        return Policies(everyone, settings.exchange.api_keys.principals.values())
+        policies = Policies(everyone, tenants or (lambda: configured.tenants))
+        for principal in configured.principals.values():
+            policies.of(principal)
     except PolicyInvalid as error:
         raise StartRefused(f"an allowlist cannot be used: {error}") from error
+    return policies
 
 
 def egress_client(settings: Settings) -> EgressClient:

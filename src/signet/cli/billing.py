@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 
 from signet.app import HeldKeys, open_keys
 from signet.app.billing import configured_plans, configured_statements, open_billing
+from signet.app.keyring import live_keyring
 from signet.cli.arguments import new_command
 from signet.cli.database import existing_database
 from signet.cli.exits import CommandFailed, Exit
@@ -245,11 +246,12 @@ def statement_text(members: Mapping[str, Json]) -> str:
 
 async def _reconcile(settings: Settings, database: Database, args: argparse.Namespace) -> int:
     keys = await open_keys(database, HeldKeys(settings), clock=_now_us)
+    keyring = await live_keyring(settings, database=database, clock=_now_us)
     opened = open_billing(
         settings,
         database=database,
         key_for=keys.key_for,
-        tenants=lambda: settings.exchange.api_keys.tenants,
+        tenants=lambda: keyring.tenants,
         owner=this_process(),
         metrics=Metrics(),
         clock=_now_us,

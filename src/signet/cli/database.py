@@ -20,7 +20,8 @@ async def existing_database(settings: Settings) -> AsyncGenerator[Database]:
     """
     config = storage_config(settings)
     if isinstance(config, SqliteConfig) and not config.path.exists():
-        raise CommandFailed(f"there is no database {config.path}", Exit.UNAVAILABLE)
+        detail = f"there is no database {config.path}; signet migrate --apply makes it"
+        raise CommandFailed(detail, Exit.UNAVAILABLE)
     schema = await read_schema(config)
     if schema.pending:
         detail = f"the database is at schema {schema.version}; run signet migrate --apply first"

@@ -16,7 +16,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +32,14 @@ from signet.app import (
     storage_config,
 )
 from signet.app.billing import stripe_landmark
+from signet.app.keyring import live_keyring
 from signet.cli.arguments import new_command
 from signet.cli.exits import Exit
 from signet.cli.terminal import bytes_text
 from signet.core.errors import SignetError
 from signet.core.registry import Registry
+from signet.core.tenant import Keyring
+from signet.gateway.keyring import LiveKeyring, Unusable
 from signet.settings import Settings, SettingsInvalid, read_settings
 from signet.storage import outbox
 from signet.storage.database import PostgresConfig, SqliteConfig, open_database
@@ -109,23 +112,41 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
     for name in environment.unknown:
         yield Finding("settings", "note", f"nothing reads {name}", "unset it, or mend its name")
     settings = environment.settings
-    yield _api_keys(settings)
     yield _registry(settings)
     yield _egress(settings)
     yield _directory(settings)
     yield _signing_key(settings)
     yield _clock(settings)  # before the database, which is written to
     yield _database(settings)
+    yield from _api_keys(settings)
     yield _port(settings)
 
 
-def _api_keys(settings: Settings) -> Finding:
-    keyring = settings.exchange.api_keys
-    if not keyring.principals:
-        said, mend = "there are none, so every call is refused with 401", "set SP_API_KEYS"
-        return Finding("api keys", "note", said, mend)
-    keys, tenants = len(keyring.principals), len(keyring.tenants)
-    return Finding("api keys", "ok", f"{keys} for {tenants} tenant{'s' * (tenants > 1)}")
+def _api_keys(settings: Settings) -> Iterator[Finding]:
+    """The keys of the settings, and those in the database if that can be asked."""
+    keyring: Keyring | LiveKeyring = settings.exchange.api_keys
+    unusable: Sequence[Unusable] = ()
+    config = storage_config(settings)
+    if isinstance(config, PostgresConfig) or config.path.exists():
+        try:
+            live = asyncio.run(_keyring(settings, config))
+        except SignetError:
+            return  # the finding about the database says why
+        keyring, unusable = live, live.unusable
+    if not keyring.count:
+        said = "there are none, so every call is refused with 401"
+        yield Finding("api keys", "note", said, "signet api-keys create, or set SP_API_KEYS")
+    else:
+        tenants = len(keyring.tenants)
+        said = f"{keyring.count} for {tenants} tenant{'s' * (tenants != 1)}"
+        yield Finding("api keys", "ok", said)
+    for one in unusable:
+        yield Finding("api keys", "note", f"{one.subject} is not served: {one.detail}")
+
+
+async def _keyring(settings: Settings, config: SqliteConfig | PostgresConfig) -> LiveKeyring:
+    async with open_database(config) as database:
+        return await live_keyring(settings, database=database, clock=lambda: time.time_ns() // 1000)
 
 
 def _registry(settings: Settings) -> Finding:

@@ -52,6 +52,8 @@ _BY_CODE: dict[str, Exit] = {
     "registry_invalid": Exit.SETTINGS,
     "storage_schema_newer": Exit.SETTINGS,
     "storage_migration_edited": Exit.SETTINGS,
+    "tenant_invalid": Exit.USAGE,
+    "key_invalid": Exit.USAGE,
     "storage_unavailable": Exit.UNAVAILABLE,
     "storage_busy": Exit.UNAVAILABLE,
 }

@@ -53,6 +53,8 @@ COMMANDS: Final[Sequence[Command]] = (
     Command("doctor", "Run", "find what is wrong with an installation, and say how to mend it"),
     Command("config", "Run", "show the settings in force and where each comes from"),
     Command("keys", "Run", "make, change and list the signing keys"),
+    Command("tenants", "Run", "make, list and change tenants"),
+    Command("api-keys", "Run", "make, list, rotate, let expire and revoke API keys"),
     Command("migrate", "Storage", "bring the database's schema up to date, or say what it lacks"),
     Command("storage", "Storage", "move everything to another database, or back it up"),
     Command("audit-chains", "Storage", "check every chain, head and unit of a live database"),

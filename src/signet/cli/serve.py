@@ -73,9 +73,6 @@ def run(args: argparse.Namespace) -> int:
     if place is None:
         warn_of_unknown(environment)
         _allow_files(settings.server.max_connections)
-        if not settings.exchange.api_keys.principals:
-            warning = "warning: SP_API_KEYS is empty, so every call is refused with 401"
-            print(warning, file=sys.stderr)
         if args.workers > 1:
             with _bound(settings.server.host, settings.server.port) as listener:
                 return supervise(
@@ -241,6 +238,12 @@ def _announce(
     where = f"sqlite {storage.path}" if isinstance(storage, SqliteConfig) else "postgres"
     own = settings.identity.private_key_b64 is None
     source = f" from {settings.storage.data_dir / SIGNING_KEY_FILE}" if own else ""
+    if not gateway.keyring.count and (place is None or place.slot == 0):
+        warning = (
+            "warning: there is no API key, so every call is refused with 401"
+            " (signet api-keys create, or SP_API_KEYS)"
+        )
+        print(warning, file=sys.stderr)
     line = (
         f"signet {__version__} on http://{shown}:{port}, storage {where},"
         f" key {gateway.key.kid}{source}"

@@ -107,15 +107,15 @@ async def _read(settings: Settings, only: TenantId | None) -> list[Shown]:
         plans = await configured_plans(settings, database=database, clock=_now_us)
         known = [plan.tenant for plan in plans.in_force()]
         if only is None:
-            return [await _shown(settings, database, plans, tenant) for tenant in known]
-        page = await _shown(settings, database, plans, only)
+            return [await _shown(database, plans, tenant) for tenant in known]
+        page = await _shown(database, plans, only)
     if only not in known and not page.earlier and not any(map(page.units, METERS)):
         raise CommandFailed(f"there is no tenant {only}, and nothing was ever metered for one")
     return [page]
 
 
-async def _shown(settings: Settings, database: Database, plans: Plans, tenant: TenantId) -> Shown:
-    configured = settings.exchange.api_keys.tenants.get(tenant) or Tenant(id=tenant)
+async def _shown(database: Database, plans: Plans, tenant: TenantId) -> Shown:
+    configured = plans.tenants().get(tenant) or Tenant(id=tenant)
     period = period_of(_now_us(), plans.zone_of(tenant))
     usage = await read_usage(database, configured, period)
     months = await database.read_current(billing.periods_of, tenant, limit=_MONTHS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from signet.core.errors import Fault
 from signet.receipts.canonical import Json, pointer
@@ -12,26 +12,29 @@ from signet.receipts.canonical import Json, pointer
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one member must be: in words for the reader, and as a test."""
+    """What one member must be: in words for the reader, as a test, and as JSON Schema.
+
+    The schema is for descriptions; it may allow more than `holds`, which decides.
+    """
 
     expected: str
     holds: Callable[[Json], bool]
+    schema: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
 
 def text(expected: str, pattern: str | re.Pattern[str]) -> Rule:
     """Return the rule of a string that matches `pattern` as a whole."""
     compiled = re.compile(pattern)
-    return Rule(expected, lambda v: isinstance(v, str) and compiled.fullmatch(v) is not None)
+    return Rule(
+        expected,
+        lambda v: isinstance(v, str) and compiled.fullmatch(v) is not None,
+        {"type": "string", "pattern": f"^(?:{compiled.pattern})$"},
+    )
 
 
 def one_of(*choices: str) -> Rule:
     """Return the rule of a string out of a few."""
-    return Rule(f"one of {', '.join(choices)}", lambda v: v in choices)
-
-
-def or_null(rule: Rule) -> Rule:
-    """Return `rule` with null allowed, which says the same as absence."""
-    return Rule(f"{rule.expected}, or null", lambda v: v is None or rule.holds(v))
+    return Rule(f"one of {', '.join(choices)}", lambda v: v in choices, {"enum": list(choices)})
 
 
 def whole(low: int, high: int) -> Rule:
@@ -39,13 +42,24 @@ def whole(low: int, high: int) -> Rule:
     return Rule(
         f"a whole number from {low} to {high}",
         lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high,
+        {"type": "integer", "minimum": low, "maximum": high},
     )
 
 
-FLAG = Rule("true or false", lambda v: isinstance(v, bool))
+def or_null(rule: Rule) -> Rule:
+    """Return `rule` with null allowed, which says the same as absence."""
+    return Rule(
+        f"{rule.expected}, or null",
+        lambda v: v is None or rule.holds(v),
+        {"anyOf": [dict(rule.schema), {"type": "null"}]},
+    )
+
+
+FLAG = Rule("true or false", lambda v: isinstance(v, bool), {"type": "boolean"})
 COUNT = Rule(
     "a whole number, zero or more",
     lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0,
+    {"type": "integer", "minimum": 0},
 )
 
 
@@ -75,3 +89,15 @@ def member_faults(
             code, detail = "malformed_member", f"expected {rule.expected}"
         faults.append(Fault(pointer=pointer(*under, name), code=code, detail=detail))
     return faults
+
+
+def object_schema(
+    rules: Mapping[str, Rule], *, required: Collection[str] = ()
+) -> Mapping[str, Json]:
+    """Return the JSON Schema of an object that may have these members and no others."""
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(required),
+        "properties": {name: dict(rule.schema) for name, rule in rules.items()},
+    }

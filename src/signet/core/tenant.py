@@ -2,6 +2,7 @@
 
 `SP_API_KEYS` maps a key to the settings of its *tenant*; members that begin with `key_`, and
 `scopes`, narrow the one key. The keys themselves are not kept: a keyring holds their SHA-256.
+Tenants and keys made at run time have the same members, read by the same rules.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Scope(StrEnum):
 
 
 TENANT_SCOPES: Final = frozenset(Scope) - {Scope.ADMIN, Scope.PAYLOADS_ERASE}
-"""What a key of `SP_API_KEYS` may do unless its `scopes` say otherwise: nothing that destroys."""
+"""What a key may do unless its `scopes` say otherwise: nothing that destroys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,10 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """The key that a call came with: its tenant and its own, narrower, limits."""
+    """The key that a call came with: its tenant and its own, narrower, limits.
+
+    `succeeds` is the first key of the line that it continues, if it was made by a rotation.
+    """
 
     key_id: str
     tenant: Tenant
@@ -64,6 +68,12 @@ class Principal:
     fu_monthly_limit: int | None = None
     rate_per_minute: int | None = None
     rate_burst: int | None = None
+    succeeds: str | None = None
+
+    @property
+    def account(self) -> str:
+        """Under which its tokens are counted: a rotation does not begin the month anew."""
+        return self.succeeds or self.key_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,11 @@ class Keyring:
         return self.principals.get(hashlib.sha256(presented).digest())
 
     @property
+    def count(self) -> int:
+        """How many keys there are."""
+        return len(self.principals)
+
+    @property
     def tenants(self) -> Mapping[TenantId, Tenant]:
         """Every tenant that has a key."""
         return {p.tenant.id: p.tenant for p in self.principals.values()}
@@ -91,13 +106,27 @@ class KeyringInvalid(SignetError):
     code = "api_keys_invalid"
 
 
+class TenantInvalid(SignetError):
+    """Nothing can be described so; `faults` name every member at fault."""
+
+    code = "tenant_invalid"
+
+
+class KeyInvalid(SignetError):
+    """No key can be made so; `faults` name every member at fault."""
+
+    code = "key_invalid"
+
+
 _HOSTS: Final = Rule(
     "a list of hosts or destinations",
     lambda v: isinstance(v, list) and all(isinstance(entry, (str, dict)) for entry in v),
+    {"type": "array", "items": {"type": ["string", "object"]}},
 )
 _SCOPES: Final = Rule(
     f"a list of {', '.join(Scope)}",
     lambda v: isinstance(v, list) and all(entry in list(Scope) for entry in v),
+    {"type": "array", "items": {"enum": [scope.value for scope in Scope]}},
 )
 _RATE: Final = whole(1, MOST_PER_MINUTE)
 _BURST: Final = whole(1, MOST_BURST)
@@ -126,6 +155,52 @@ _MEMBERS: Final = {
 }
 _OF_TENANT: Final = frozenset(f.name for f in fields(Tenant)) - {"id"}
 
+TENANT_MEMBERS: Final[Mapping[str, Rule]] = MappingProxyType(
+    {name: rule for name, rule in _MEMBERS.items() if name in _OF_TENANT}
+)
+"""What describes a tenant, beside its id."""
+KEY_MEMBERS: Final[Mapping[str, Rule]] = MappingProxyType(
+    {name: rule for name, rule in _MEMBERS.items() if name not in _OF_TENANT | {"tenant"}}
+)
+"""What narrows a key, beside its tenant."""
+
+
+def read_tenant(tenant: TenantId, members: Mapping[str, Json]) -> Tenant:
+    """Return the tenant that `members` describe; raise `TenantInvalid` with every fault."""
+    faults = member_faults(members, TENANT_MEMBERS)
+    if faults:
+        raise TenantInvalid("the tenant cannot be described so", faults=tuple(faults))
+    return _tenant(tenant, members)
+
+
+def read_key(
+    key_id: str, tenant: Tenant, members: Mapping[str, Json], *, succeeds: str | None = None
+) -> Principal:
+    """Return what a key with `members` may do; raise `KeyInvalid` with every fault."""
+    faults = member_faults(members, KEY_MEMBERS)
+    if faults:
+        raise KeyInvalid("no key can be made so", faults=tuple(faults))
+    return _principal(key_id, tenant, members, succeeds=succeeds)
+
+
+def tenant_members(tenant: Tenant) -> dict[str, Json]:
+    """Return every member of a tenant as it is in force, set or not."""
+    return {name: _shown(getattr(tenant, name)) for name in TENANT_MEMBERS}
+
+
+def key_members(principal: Principal) -> dict[str, Json]:
+    """Return the members that begin with `key_` and are set."""
+    values = {
+        name: _shown(getattr(principal, name.removeprefix("key_")))
+        for name in KEY_MEMBERS
+        if name.startswith("key_")
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _shown(value: object) -> Json:
+    return cast(Json, list(cast("tuple[Json, ...]", value)) if isinstance(value, tuple) else value)
+
 
 def read_keyring(document: Json) -> Keyring:
     """Build the keyring from the parsed `SP_API_KEYS`; raise `KeyringInvalid` with every fault.
@@ -148,7 +223,7 @@ def read_keyring(document: Json) -> Keyring:
         if wrong:
             faults += wrong
             continue
-        principal = _principal(key, entry)
+        principal = _configured(key, entry)
         known = tenants.setdefault(principal.tenant.id, principal.tenant)
         if known != principal.tenant:
             detail = f"two keys of tenant {known.id} describe it differently"
@@ -159,23 +234,37 @@ def read_keyring(document: Json) -> Keyring:
     return Keyring(MappingProxyType(principals))
 
 
-def _principal(key: str, entry: dict[str, Json]) -> Principal:
-    """Build the principal of an entry whose members have been checked."""
+def _configured(key: str, entry: Mapping[str, Json]) -> Principal:
+    """Build the principal of an entry of `SP_API_KEYS` whose members have been checked."""
+    # Digits of its hash name a key in logs and audit without telling it. 64 bits: policies are
+    # found by this name, so no two keys may share one by chance.
+    key_id = "env_" + hashlib.sha256(key.encode()).hexdigest()[:16]
+    return _principal(key_id, _tenant(TenantId(cast(str, entry["tenant"])), entry), entry)
+
+
+def _tenant(tenant: TenantId, members: Mapping[str, Json]) -> Tenant:
+    """Build a tenant of members that have been checked; what is not its own is passed over."""
     of_tenant = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in entry.items()
+        for name, value in members.items()
         if name in _OF_TENANT
     }
-    scopes = entry.get("scopes")
-    narrowed = entry.get("key_allowlist")
+    return Tenant(id=tenant, **of_tenant)  # pyright: ignore[reportArgumentType] - checked by _MEMBERS
+
+
+def _principal(
+    key_id: str, tenant: Tenant, members: Mapping[str, Json], *, succeeds: str | None = None
+) -> Principal:
+    """Build a principal of members that have been checked."""
+    scopes = members.get("scopes")
+    narrowed = members.get("key_allowlist")
     return Principal(
-        # Digits of its hash name a key in logs and audit without telling it. 64 bits: policies are
-        # found by this name, so no two keys may share one by chance.
-        key_id="env_" + hashlib.sha256(key.encode()).hexdigest()[:16],
-        tenant=Tenant(id=TenantId(cast(str, entry["tenant"])), **of_tenant),  # pyright: ignore[reportArgumentType] - checked by _MEMBERS
+        key_id=key_id,
+        tenant=tenant,
         scopes=TENANT_SCOPES if scopes is None else frozenset(map(Scope, cast(list[str], scopes))),
         allowlist=tuple(narrowed) if isinstance(narrowed, list) else None,
-        fu_monthly_limit=cast(int | None, entry.get("key_fu_monthly_limit")),
-        rate_per_minute=cast(int | None, entry.get("key_rate_per_minute")),
-        rate_burst=cast(int | None, entry.get("key_rate_burst")),
+        fu_monthly_limit=cast(int | None, members.get("key_fu_monthly_limit")),
+        rate_per_minute=cast(int | None, members.get("key_rate_per_minute")),
+        rate_burst=cast(int | None, members.get("key_rate_burst")),
+        succeeds=succeeds,
     )

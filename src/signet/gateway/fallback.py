@@ -207,7 +207,7 @@ def _accounts(principal: Principal) -> Iterator[tuple[str, int]]:
     tenant = principal.tenant
     yield tenant.id, _NO_LIMIT if tenant.fu_monthly_limit is None else tenant.fu_monthly_limit
     if principal.fu_monthly_limit is not None:
-        yield f"{tenant.id}/{principal.key_id}", principal.fu_monthly_limit
+        yield f"{tenant.id}/{principal.account}", principal.fu_monthly_limit
 
 
 async def _settle(tx: Tx, holds: Sequence[str], used: int, estimated: bool) -> None:

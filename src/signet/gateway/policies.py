@@ -3,44 +3,72 @@ the key's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, cast
 
+from signet.core.errors import Fault
 from signet.core.ids import TenantId
 from signet.core.tenant import Principal, Tenant
-from signet.egress import Policy
-from signet.receipts.canonical import Json
+from signet.egress import Policy, PolicyInvalid
+from signet.receipts.canonical import Json, pointer
+
+_MOST_KEPT: Final = 10_000
 
 
 class Policies:
-    """The policy of each key and of each tenant, parsed once."""
+    """The policy of each key and of each tenant, parsed when it is first asked for.
 
-    def __init__(self, everyone: Policy, principals: Iterable[Principal]) -> None:
-        """Raises `PolicyInvalid` when any list has an entry that is none."""
+    `tenants` are those in force now. What was parsed is used as long as the tenant and the key
+    are what they were.
+    """
+
+    def __init__(self, everyone: Policy, tenants: Callable[[], Mapping[TenantId, Tenant]]) -> None:
         self._everyone = everyone
-        self._by_tenant: dict[TenantId, Policy] = {}
-        self._by_key: dict[str, Policy] = {}
-        for principal in principals:
-            policy = self._add_tenant(principal.tenant)
-            if principal.allowlist is not None:
-                self._by_key[principal.key_id] = policy.narrowed_by(_policy(principal.allowlist))
+        self._tenants = tenants
+        self._by_tenant: dict[TenantId, tuple[Tenant, Policy]] = {}
+        self._by_key: dict[str, tuple[Principal, Policy]] = {}
 
     def of(self, principal: Principal) -> Policy:
-        """Return the policy in force for this key."""
-        return self._by_key.get(principal.key_id) or self.of_tenant(principal.tenant.id)
+        """Return the policy in force for this key. Raises `PolicyInvalid`."""
+        known = self._by_key.get(principal.key_id)
+        # By identity, because this is asked for every exchange; a key that was changed, or whose
+        # tenant was, is another object.
+        if known is not None and known[0] is principal:
+            return known[1]
+        policy = self._of(principal.tenant)
+        if principal.allowlist is not None:
+            policy = policy.narrowed_by(_policy(principal.allowlist))
+        if len(self._by_key) >= _MOST_KEPT:
+            self._by_key.clear()
+        self._by_key[principal.key_id] = principal, policy
+        return policy
 
     def of_tenant(self, tenant: TenantId) -> Policy:
         """Return the policy in force for this tenant, whichever of its keys called."""
-        return self._by_tenant.get(tenant, self._everyone)
+        known = self._tenants().get(tenant)
+        return self._everyone if known is None else self._of(known)
 
-    def _add_tenant(self, tenant: Tenant) -> Policy:
+    def _of(self, tenant: Tenant) -> Policy:
         if not tenant.allowlist:
             return self._everyone
         known = self._by_tenant.get(tenant.id)
-        if known is None:
-            known = self._everyone.extended_by(_policy(tenant.allowlist))
-            self._by_tenant[tenant.id] = known
-        return known
+        if known is not None and known[0] == tenant:
+            return known[1]
+        policy = self._everyone.extended_by(_policy(tenant.allowlist))
+        if len(self._by_tenant) >= _MOST_KEPT:
+            self._by_tenant.clear()
+        self._by_tenant[tenant.id] = tenant, policy
+        return policy
+
+
+def list_faults(member: str, entries: Iterable[Json]) -> Iterator[Fault]:
+    """Yield every entry of a list that is no destination; `member` is where the list stands."""
+    for number, entry in enumerate(entries):
+        try:
+            _policy((entry,))
+        except PolicyInvalid as error:
+            place = pointer(member, str(number))
+            yield Fault(pointer=place, code="malformed_member", detail=str(error))
 
 
 def _policy(entries: Iterable[Json]) -> Policy:

@@ -24,7 +24,10 @@ PAGE: Final = 64
 _NOT_COPIED: Final = frozenset({"schema_migrations", "probe"})
 # A row here that the source does not have means that the target belongs to somebody else.
 _NEVER_REMOVED: Final = frozenset(
-    {"receipts", "heads", "signing_keys", "registry_documents", "billing_statements"}
+    {
+        *("receipts", "heads", "signing_keys", "registry_documents", "billing_statements"),
+        *("tenants", "api_keys"),
+    }
 )
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _LETTERS: Final[Sequence[LiteralString]] = ("a", "b", "c", "d", "e", "f")

@@ -68,7 +68,7 @@ def test_a_secured_operation() -> None:
             problems=("not_acknowledged", "overloaded"),
         )
     )
-    assert described["security"] == [{"apiKey": []}, {"bearer": []}]
+    assert described["security"] == [{"apiKey": ["exchange"]}, {"bearer": ["exchange"]}]
     responses = described["responses"]
     assert set(responses) == {"200", "401", "403", "429", "500", "503"} | CONNECTION  # type: ignore[call-overload]
     assert responses["503"]["description"] == (  # type: ignore[index]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.inprocess import SEED, signing_key
+from tests.live import run_signet
 
 from signet.cli import doctor
 from signet.cli.doctor import Finding, examine
@@ -84,6 +85,19 @@ def test_settings(tmp_path: Path) -> None:
 def test_no_api_keys(tmp_path: Path) -> None:
     """A gateway that nobody can call is worth a note."""
     assert findings(tmp_path, SP_API_KEYS="")["api keys"].verdict == "note"
+
+
+def test_keys_in_the_database(tmp_path: Path) -> None:
+    """They count too, and one that cannot be served is told with its reason."""
+    settings = {"SP_DATA_DIR": str(tmp_path), "SP_KEY_PEPPER": "A" * 43 + "="}
+    for arguments in (("migrate", "--apply"), ("api-keys", "create", "--admin")):
+        done = run_signet(*arguments, cwd=tmp_path, settings=settings)
+        assert done.returncode == 0, done.stderr
+    with_pepper = findings(tmp_path, SP_API_KEYS="", SP_KEY_PEPPER=settings["SP_KEY_PEPPER"])
+    assert with_pepper["api keys"].verdict == "ok"
+    without = findings(tmp_path, SP_API_KEYS="")["api keys"]
+    assert without.verdict == "note"
+    assert "SP_KEY_PEPPER" in without.said
 
 
 def test_types(tmp_path: Path) -> None:

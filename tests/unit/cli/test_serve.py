@@ -51,7 +51,7 @@ def test_own_key_and_warnings(tmp_path: Path) -> None:
         assert gateway.line.rstrip().endswith(f"from {tmp_path / 'data' / 'signing-key'}")
         warned = gateway.errors.read_text()
         assert "warning: nothing reads SP_PROT (did you mean SP_PORT?)" in warned
-        assert "SP_API_KEYS is empty" in warned
+        assert "there is no API key" in warned
         assert gateway.get("/v1/receipts/chain/x").status == 401
 
 

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import jsonschema_rs
 import pytest
 
-from signet.core.members import COUNT, FLAG, member_faults, one_of, or_null, text, whole
+from signet.core.members import (
+    COUNT,
+    FLAG,
+    Rule,
+    member_faults,
+    object_schema,
+    one_of,
+    or_null,
+    text,
+    whole,
+)
 from signet.receipts.canonical import Json
 
 RULES = {"name": text("a name", r"[a-z]+"), "count": COUNT, "flag": FLAG}
@@ -54,6 +65,32 @@ def test_counts_and_flags() -> None:
 def test_a_choice_takes_nothing_else(value: Json) -> None:
     """Values of any kind can be asked about, also those that have no hash."""
     assert not one_of("sync", "queued").holds(value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "good", "bad"),
+    [
+        (COUNT, 0, -1),
+        (FLAG, True, 1),
+        (whole(2, 4), 4, 5),
+        (one_of("a", "b"), "b", "c"),
+        (text("a name", r"[a-z]+|_x"), "_x", "_xa"),
+        (or_null(whole(0, 1)), None, 2),
+    ],
+)
+def test_the_schema_says_the_same(rule: Rule, good: Json, bad: Json) -> None:
+    """What a description allows and refuses, the rule does too."""
+    schema = jsonschema_rs.validator_for(dict(rule.schema))
+    assert (rule.holds(good), schema.is_valid(good)) == (True, True)
+    assert (rule.holds(bad), schema.is_valid(bad)) == (False, False)
+
+
+def test_the_schema_of_an_object() -> None:
+    """It may have these members, must have some, and may have no others."""
+    schema = jsonschema_rs.validator_for(dict(object_schema({"a": COUNT, "b": FLAG}, required="a")))
+    assert schema.is_valid({"a": 1})
+    for wrong in ({}, {"b": True}, {"a": -1}, {"a": 1, "c": 1}):
+        assert not schema.is_valid(wrong)
 
 
 def test_null_where_it_is_allowed() -> None:

@@ -6,10 +6,24 @@ import hashlib
 
 import pytest
 
-from signet.core.tenant import TENANT_SCOPES, KeyringInvalid, Scope, read_keyring
+from signet.core.ids import TenantId
+from signet.core.tenant import (
+    KEY_MEMBERS,
+    TENANT_MEMBERS,
+    TENANT_SCOPES,
+    KeyInvalid,
+    KeyringInvalid,
+    Scope,
+    Tenant,
+    TenantInvalid,
+    read_key,
+    read_keyring,
+    read_tenant,
+    tenant_members,
+)
 from signet.receipts.canonical import Json
 
-MISSION = {
+MISSION: dict[str, dict[str, Json]] = {
     "prod_key": {
         "tenant": "acme",
         "allowlist": ["api.acme.com", "hooks.example.com"],
@@ -149,3 +163,42 @@ def test_keys_of_one_tenant_describe_one_tenant() -> None:
     with pytest.raises(KeyringInvalid) as caught:
         read_keyring({"a": {"tenant": "x"}, "b": {"tenant": "x", "sealed": True}})
     assert caught.value.faults[0].code == "tenant_conflict"
+
+
+class TestMadeAtRunTime:
+    """The same members, read by the same rules."""
+
+    def test_the_members_are_those_of_the_settings(self) -> None:
+        """Tenant and key are what the same members in `SP_API_KEYS` make of them."""
+        narrowing: dict[str, Json] = {"scopes": ["exchange"], "key_allowlist": ["a.example"]}
+        about: dict[str, Json] = {k: v for k, v in MISSION["prod_key"].items() if k != "tenant"}
+        configured = read_keyring({"k": {"tenant": "acme", **about, **narrowing}}).find(b"k")
+        assert configured is not None
+        tenant = read_tenant(TenantId("acme"), about)
+        assert tenant == configured.tenant
+        made = read_key(configured.key_id, tenant, narrowing)
+        assert made == configured
+        assert TENANT_MEMBERS.keys() & KEY_MEMBERS.keys() == set()
+
+    def test_what_is_shown_describes_the_same(self) -> None:
+        """Every member in force, read again, is the same tenant; none is left out."""
+        tenant = read_tenant(TenantId("acme"), {"sealed": True, "allowlist": ["a.example"]})
+        shown = tenant_members(tenant)
+        assert shown.keys() == TENANT_MEMBERS.keys()
+        given = {name: value for name, value in shown.items() if value is not None}
+        assert read_tenant(TenantId("acme"), given) == tenant
+
+    def test_faults(self) -> None:
+        """All of them at once; a key's member is none of a tenant's, nor the other way round."""
+        with pytest.raises(TenantInvalid) as tenant:
+            read_tenant(TenantId("acme"), {"scopes": [], "sealed": 1, "tenant": "acme"})
+        assert [f.pointer for f in tenant.value.faults] == ["/scopes", "/sealed", "/tenant"]
+        with pytest.raises(KeyInvalid) as key:
+            read_key("key_0", Tenant(id=TenantId("acme")), {"sealed": True, "scopes": "x"})
+        assert [f.pointer for f in key.value.faults] == ["/sealed", "/scopes"]
+
+    def test_a_successor_has_the_account_of_its_line(self) -> None:
+        """A key of its own counts for itself."""
+        tenant = Tenant(id=TenantId("acme"))
+        assert read_key("key_1", tenant, {}).account == "key_1"
+        assert read_key("key_2", tenant, {}, succeeds="key_1").account == "key_1"

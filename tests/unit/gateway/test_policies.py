@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from signet.core.ids import TenantId
 from signet.core.tenant import Keyring, Principal, read_keyring
 from signet.egress import Policy, PolicyInvalid, Request, parse_target
-from signet.gateway.policies import Policies
+from signet.gateway.policies import Policies, list_faults
 
 KEYRING = read_keyring(
     {
@@ -25,7 +27,7 @@ KEYRING = read_keyring(
 
 def _policies(keyring: Keyring = KEYRING, **mode: str) -> Policies:
     everyone = Policy.parse(["all.example"], **mode)  # type: ignore[arg-type]
-    return Policies(everyone, keyring.principals.values())
+    return Policies(everyone, lambda: keyring.tenants)
 
 
 def _principal(key: str) -> Principal:
@@ -70,12 +72,36 @@ def test_the_mode_is_everyone_s() -> None:
         assert policies.of(_principal(key)).mode == "report"
 
 
-def test_a_bad_entry_is_found_at_the_start() -> None:
-    """Not at the first call that meets it."""
+def test_a_bad_entry_is_named() -> None:
+    """Each entry that is no destination is a fault at its place in the list."""
+    faults = list(list_faults("allowlist", ["a.example", "not a host", {"port": 1}]))
+    assert [(fault.pointer, fault.code) for fault in faults] == [
+        ("/allowlist/1", "malformed_member"),
+        ("/allowlist/2", "malformed_member"),
+    ]
     for member in ("allowlist", "key_allowlist"):
         keyring = read_keyring({"k": {"tenant": "a", member: ["not a host"]}})
         with pytest.raises(PolicyInvalid):
-            _policies(keyring)
+            _policies(keyring).of(*keyring.principals.values())
+
+
+def test_a_changed_tenant_has_another_policy() -> None:
+    """What was parsed is used no longer than the tenant and the key are what they were."""
+    keyring = read_keyring({"k": {"tenant": "wide", "allowlist": ["tenant.example"]}})
+    tenants = dict(keyring.tenants)
+    policies = Policies(Policy.parse(["all.example"]), lambda: tenants)
+    (before,) = keyring.principals.values()
+    assert _allows(policies.of(before)) == {"all.example", "tenant.example"}
+    changed = replace(before.tenant, allowlist=("elsewhere.example",))
+    tenants[changed.id] = changed
+    after = replace(before, tenant=changed)
+    assert _allows(policies.of(after)) == {"all.example", "elsewhere.example"}
+    assert _allows(policies.of_tenant(changed.id)) == {"all.example", "elsewhere.example"}
+    narrowed = replace(after, allowlist=("all.example",))
+    assert _allows(policies.of(narrowed)) == {"all.example"}
+    # A call that was let in before the change goes on by what it was let in with.
+    assert _allows(policies.of(before)) == {"all.example", "tenant.example"}
+    assert policies.of(after) is policies.of(after)
 
 
 def test_policies_are_parsed_once() -> None:

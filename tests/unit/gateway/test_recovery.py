@@ -16,8 +16,8 @@ from tests.unit.gateway.calls import sheet
 from signet.api.answers import render
 from signet.app import webhook_key
 from signet.core.exchange import PolicyVerdict
-from signet.core.ids import KeyHash
-from signet.core.tenant import Principal
+from signet.core.ids import KeyHash, TenantId
+from signet.core.tenant import Tenant
 from signet.egress import NotSent, NotSentCode, Outcome, Policy, Responded, Target
 from signet.gateway.claims import Claims, Step
 from signet.gateway.policies import Policies
@@ -111,7 +111,6 @@ async def scene(
         zone_of=lambda _tenant: "UTC",
     )
     upstream = Upstream(outcome)
-    nobody: list[Principal] = []
     async with (
         open_database(SqliteConfig(path=directory / "signet.db")) as database,
         open_committer(database, sealer) as committer,
@@ -120,7 +119,7 @@ async def scene(
             database=database,
             committer=committer,
             sender=upstream,
-            policies=Policies(Policy.parse(destinations), nobody),
+            policies=Policies(Policy.parse(destinations), dict[TenantId, Tenant]),
             owner="me",
             lease_us=60_000_000,
             metrics=Metrics(),
