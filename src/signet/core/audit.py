@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from signet.core.ids import TenantId
+from signet.core.values import value_class
 from signet.receipts.audit import PRUNED
 from signet.receipts.canonical import Json, canonicalize, content_id, parse_for_verification
 from signet.receipts.receipt import timestamp
@@ -25,7 +26,7 @@ _MAX_TEXT: Final = 256
 _MAX_STATE_BYTES: Final = 16_384
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Origin:
     """Where a request came from. `address` is None where addresses are not to be kept."""
 
@@ -34,7 +35,7 @@ class Origin:
     received_us: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Entry:
     """One entry before it has its place in the chain of `tenant`.
 

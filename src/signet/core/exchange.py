@@ -16,6 +16,7 @@ from signet.core.errors import Fault, SignetError
 from signet.core.ids import RECEIPT_HASH, TRACE_ID, TYPE_NAME, KeyHash, TenantId, TraceId
 from signet.core.members import Rule, member_faults, one_of, or_null, text
 from signet.core.tenant import Principal
+from signet.core.values import value_class
 from signet.receipts.canonical import Json
 
 ExpectedHead = Literal["any"] | str | None
@@ -32,7 +33,7 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Envelope:
     """One request, its members checked, its payload as parsed."""
 
@@ -89,7 +90,7 @@ def read_envelope(document: Json) -> Envelope:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Subject:
     """What an exchange's receipt is about: all of it that must outlive the process in an intent.
 
@@ -109,7 +110,7 @@ class Subject:
     canon_profile: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Call:
     """An accepted request: who asks, for what, in how many bytes."""
 
@@ -133,7 +134,7 @@ class Refusal:
     retry_after_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class PolicyVerdict:
     """What the egress policy said of this exchange, as the receipt and the answer show it."""
 
@@ -151,7 +152,7 @@ class PolicyVerdict:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Decision:
     """How a call ended, complete but for its place in the chain. Nothing is added later.
 

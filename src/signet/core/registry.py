@@ -23,6 +23,7 @@ from signet.core.schema import FAULT_LIMIT, Schema
 from signet.core.toolcalls import EmbeddedText, Tool
 from signet.core.transform import Fields, Mapped, MappingFailed
 from signet.core.transform import Mapping as TypeMapping
+from signet.core.values import value_class
 from signet.receipts.canonical import Json, parse, pointer
 from signet.receipts.errors import ReceiptError
 
@@ -54,7 +55,7 @@ class UnknownMapping:
     target_type: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Route:
     """Everything an exchange needs to know about its two types.
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from signet.core.errors import Fault, SignetError
 from signet.core.schema import EACH, Embedded, Schema
+from signet.core.values import value_class
 from signet.receipts.canonical import Json, pointer
 
 # What every tool call of whatever client becomes: {"tool", "arguments", "call_id"?}. A mapping
@@ -76,7 +77,7 @@ class Tool:
         return cls(name=name, arguments=Schema.compile(name, schema))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class EmbeddedText:
     """JSON carried as a string: the text at `pointer`, and what its value must satisfy if known."""
 

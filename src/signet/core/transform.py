@@ -40,6 +40,7 @@ from signet.core.paths import (
     target_tokens,
 )
 from signet.core.schema import FAULT_LIMIT
+from signet.core.values import value_class
 from signet.receipts.canonical import Json, canonicalize, content_id, parse, pointer
 from signet.receipts.errors import ReceiptError
 
@@ -53,7 +54,7 @@ class MappingInvalid(SignetError):
     code = "mapping_invalid"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Mapped:
     """The target document."""
 

@@ -23,6 +23,7 @@ from signet.core.exchange import (
 )
 from signet.core.ids import IDEMPOTENCY_KEY, fingerprint, idempotency_hash, new_trace_id
 from signet.core.tenant import Principal
+from signet.core.values import value_class
 from signet.gateway.pipeline import LARGE_BODY_BYTES, Pipeline
 from signet.gateway.ports import Clock, Dice
 from signet.gateway.sealing import Draft, pending, salted_id
@@ -45,7 +46,7 @@ _COMMIT_AGAIN_S: Final = (0.1, 0.5, 2.0)
 """When to try again to commit what has already been done outside."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Answered:
     """The exchange is decided and durable, now or, where `replayed`, before."""
 

@@ -14,6 +14,7 @@ from signet.core.errors import Fault
 from signet.core.invariants import violations
 from signet.core.repair import Grade, Repaired, Unrepairable, repair
 from signet.core.toolcalls import EmbeddedText
+from signet.core.values import value_class
 from signet.receipts.canonical import Json, normalize, parse
 from signet.receipts.errors import ReceiptError
 
@@ -21,7 +22,7 @@ _MAX_LISTED: Final = 32  # a hostile payload has thousands, and a receipt stays 
 _GRADES: Final[Sequence[Grade]] = ("lossless", "coercion", "structural")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Read:
     """A text that has a value. `repaired` says what had to be changed for that, if anything."""
 

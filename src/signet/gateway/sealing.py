@@ -10,6 +10,7 @@ from signet.core.audit import Entry, Origin
 from signet.core.billing import period_of
 from signet.core.exchange import Decision, ExpectedHead, Outcome, Subject
 from signet.core.ids import TenantId
+from signet.core.values import value_class
 from signet.gateway.ports import Clock, Dice, Renderer
 from signet.gateway.signing import KeyAt
 from signet.receipts.canonical import Json, content_id
@@ -19,7 +20,7 @@ from signet.storage.exchanges import Head, PendingExchange, Sealed
 _VERSION: Final = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Draft:
     """What waits to be sealed: what it is about, and how it was decided.
 

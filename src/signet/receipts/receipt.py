@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Literal, get_args
 
 from signet.receipts.canonical import Json, content_id, pointer, simple_bytes
@@ -106,11 +107,13 @@ def seal(members: Mapping[str, Json], key: SigningKey) -> SealedReceipt:
 
 def timestamp(time_us: int) -> str:
     """Microseconds UTC as the receipt writes them: `2026-01-31T09:00:00.000001Z` (RFC 3339)."""
-    return _text_of(_EPOCH + timedelta(microseconds=time_us))
+    second, rest_us = divmod(time_us, 1_000_000)
+    return f"{_second(second)}.{rest_us:06d}Z"
 
 
-def _text_of(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+@lru_cache(maxsize=4)  # the present second is asked for again and again
+def _second(time_s: int) -> str:
+    return (_EPOCH + timedelta(seconds=time_s)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def timestamp_us(text: str) -> int:
@@ -246,7 +249,11 @@ def _is_timestamp(value: Json) -> bool:
         moment = datetime.fromisoformat(value.removesuffix("Z")) if isinstance(value, str) else None
     except ValueError:
         return False
-    return moment is not None and value == _text_of(moment) and moment.year >= _EPOCH.year
+    return (
+        moment is not None
+        and value == moment.isoformat(timespec="microseconds") + "Z"
+        and moment.year >= _EPOCH.year
+    )
 
 
 def _is_hash_or_null(value: Json) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from signet.core.audit import Entry
+from signet.core.values import value_class
 from signet.storage.audit import append
 from signet.storage.errors import IntegrityViolated, Raced
 from signet.storage.hashes import digest, hash_text
@@ -20,7 +21,7 @@ from signet.storage.tx import Ask, PerRow, ReadTx, Tx, Value
 ANY_PREV = "any"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class PendingExchange:
     """One exchange on its way into the log.
 
@@ -40,7 +41,7 @@ class PendingExchange:
     draft: object = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Head:
     """The newest receipt of a chain."""
 
@@ -48,7 +49,7 @@ class Head:
     receipt_hash: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Answer:
     """What the caller is told, byte for byte, now and at every replay."""
 
@@ -57,7 +58,7 @@ class Answer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Sealed:
     """A receipt with everything that becomes durable together with it.
 
@@ -90,7 +91,7 @@ Seal = Callable[[PendingExchange, Head | None], Sealed]
 again for the same exchange with another head when a transaction is repeated."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value_class
 class Committed:
     """It is durable, and this is the only receipt of its key."""
 
