@@ -60,6 +60,15 @@ class Postgres:
         assert self._postmaster is not None
         return self._postmaster.pid
 
+    def children(self) -> list[int]:
+        """The process ids of all that the postmaster runs now."""
+        return _children(self.pid)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the postmaster gave up by itself; it can then be started again."""
+        return self._postmaster is None or self._postmaster.poll() is not None
+
     def initdb(self) -> None:
         """Make the data folder."""
         self.run(
@@ -147,10 +156,17 @@ class Postgres:
 
 @contextmanager
 def cluster(
-    version: Version = 16, *, options: Mapping[str, str] | None = None, start: bool = True
+    version: Version = 16,
+    *,
+    options: Mapping[str, str] | None = None,
+    start: bool = True,
+    where: Path = Path("/tmp"),
 ) -> Iterator[Postgres]:
-    """A fresh cluster, removed at the end. It does not sync to disk unless `options` say so."""
-    folder = Path(tempfile.mkdtemp(prefix="signet-pg-", dir="/tmp"))
+    """A fresh cluster, removed at the end. It does not sync to disk unless `options` say so.
+
+    Its folder is made in `where`: a short path, since sockets are in it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="signet-pg-", dir=where))
     postgres = None
     try:
         if os.geteuid() == 0:

@@ -89,6 +89,18 @@ async def _syncs_fail(directory: Path, times: int) -> Outcome:
     return holds, {"acknowledged_meanwhile": meanwhile, **asdict(result)}
 
 
+async def _postgres_disk_full(directory: Path, times: int) -> Outcome:
+    meanwhile, result = await durability.postgres_disk_full(directory)
+    holds = result.holds and meanwhile == 0 and times == 1
+    return holds, {"acknowledged_meanwhile": meanwhile, **asdict(result)}
+
+
+async def _postgres_syncs_fail(directory: Path, times: int) -> Outcome:
+    meanwhile, result = await durability.postgres_syncs_fail(directory)
+    holds = result.holds and meanwhile == 0 and times == 1
+    return holds, {"acknowledged_meanwhile": meanwhile, **asdict(result)}
+
+
 ENGINES: Sequence[EngineName] = ("sqlite", "postgres")
 SCENES: Sequence[Scene] = (
     *(
@@ -114,6 +126,8 @@ SCENES: Sequence[Scene] = (
     Scene(name="standby-lost", times=3, part=1, play=_standby_lost),
     Scene(name="disk-full", times=3, part=1, play=_disk_full),
     Scene(name="syncs-fail", times=5, part=1, play=_syncs_fail),
+    Scene(name="disk-full-postgres", times=3, part=1, play=_postgres_disk_full),
+    Scene(name="syncs-fail-postgres", times=5, part=1, play=_postgres_syncs_fail),
 )
 
 

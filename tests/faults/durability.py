@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -332,6 +333,77 @@ async def disk_full(directory: Path) -> Result:
         return await judged(SqliteConfig(path=database), heard, 1)
 
 
+@contextmanager
+def small_place(directory: Path) -> Iterator[tuple[Postgres, Path]]:
+    """A PostgreSQL that syncs, and the small filesystem that it has to itself."""
+    with tempfile.TemporaryDirectory(prefix="signet-disk-", dir="/tmp") as short:
+        Path(short).chmod(0o755)  # the server runs as somebody else
+        options = {"fsync": "on", "min_wal_size": "32MB", "max_wal_size": "64MB"}
+        with (
+            small_disk(Path(short), "768m") as disk,
+            cluster(options=options, where=disk) as server,
+        ):
+            yield server, disk
+
+
+async def postgres_disk_full(directory: Path) -> tuple[int, Result]:
+    """Fill the disk under PostgreSQL, then make room again; the gateway is not restarted.
+
+    Where the server gave up meanwhile, it is started again, as an operator would. Returns how many
+    calls were acknowledged on the full disk within a second, which must be none.
+    """
+    heard = Heard()
+    with small_place(directory) as (postgres, disk):
+        url = postgres.url(postgres.empty_database())
+        with gateway(directory / "gateway", **postgres_settings(url)) as live:
+            async with under_load([live.port], heard):
+                await _some_answers(heard)
+                ballast = disk / "ballast"
+                with ballast.open("wb") as file:
+                    space = os.statvfs(disk)
+                    os.posix_fallocate(file.fileno(), 0, (space.f_bavail - 256) * space.f_frsize)
+                async with asyncio.timeout(90):
+                    while await _recently_acknowledged(heard):
+                        pass
+                full = len(heard.acknowledged)
+                await asyncio.sleep(1.0)
+                meanwhile = len(heard.acknowledged) - full
+                ballast.unlink()
+                await _back(postgres, heard, full + meanwhile)
+            await settle(live, heard)
+        return meanwhile, await judged(PostgresConfig(url=url), heard, 1)
+
+
+async def postgres_syncs_fail(directory: Path) -> tuple[int, Result]:
+    """Let PostgreSQL's disk refuse to sync for a while; it panics rather than try again.
+
+    Returns how many calls were acknowledged meanwhile, which must be none.
+    """
+    heard = Heard()
+    with place("postgres", directory) as at:
+        assert at.postgres is not None
+        with gateway(directory / "gateway", **at.settings) as live:
+            async with under_load([live.port], heard, callers=8):
+                await _some_answers(heard)
+                async with failing_syncs([at.postgres.pid, *at.postgres.children()]):
+                    await asyncio.sleep(0.5)  # what was being synced before the fault has ended
+                    before = len(heard.acknowledged)
+                    await asyncio.sleep(1.0)
+                    meanwhile = len(heard.acknowledged) - before
+                await _back(at.postgres, heard, before + meanwhile)
+            await settle(live, heard)
+        return meanwhile, await judged(at.config, heard, 1)
+
+
+async def _back(postgres: Postgres, heard: Heard, before: int) -> None:
+    """Wait until writes are acknowledged again; start the server if it has given up."""
+    async with asyncio.timeout(90):
+        while len(heard.acknowledged) < before + 20:
+            if postgres.has_ended:
+                await asyncio.to_thread(postgres.start)
+            await asyncio.sleep(0.05)
+
+
 async def _recently_acknowledged(heard: Heard, *, within_s: float = 1.5) -> bool:
     before = len(heard.acknowledged)
     await asyncio.sleep(within_s)
@@ -358,7 +430,10 @@ async def failing_syncs(pids: Sequence[int]) -> AsyncIterator[None]:
 
 
 def _is_traced(pid: int) -> bool:
-    text = Path(f"/proc/{pid}/status").read_text("ascii")
+    try:
+        text = Path(f"/proc/{pid}/status").read_text("ascii")
+    except FileNotFoundError:
+        return True  # its first sync has failed already, and that was its end
     return "TracerPid:\t0\n" not in text
 
 

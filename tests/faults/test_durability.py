@@ -86,3 +86,24 @@ async def test_syncs_fail(tmp_path: Path) -> None:
     assert meanwhile == 0
     assert result.holds, result
     assert result.not_acknowledged > 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small filesystem needs the right to mount")
+async def test_disk_full_under_postgres(tmp_path: Path) -> None:
+    """On PostgreSQL's full disk nothing is acknowledged; with room again all goes on."""
+    meanwhile, result = await durability.postgres_disk_full(tmp_path)
+    print(result)
+    assert meanwhile == 0
+    assert result.holds, result
+    assert result.not_acknowledged > 0
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to make fsync fail")
+@pytest.mark.skipif(os.geteuid() != 0, reason="the server is another user's process")
+async def test_syncs_fail_under_postgres(tmp_path: Path) -> None:
+    """While PostgreSQL's fsync fails nothing is acknowledged, and nothing is lost afterwards."""
+    meanwhile, result = await durability.postgres_syncs_fail(tmp_path)
+    print(result)
+    assert meanwhile == 0
+    assert result.holds, result
+    assert result.not_acknowledged > 0
