@@ -60,7 +60,7 @@ def print_flaws(progress: Progress, flaws: list[Flaw]) -> None:
     verdict = f"{progress.flaws} DO NOT HOLD" if progress.flaws else "all hold"
     print(
         f"{progress.receipts} receipts, {progress.chains} chains, {progress.heads} heads,"
-        f" {progress.months} months: {verdict}"
+        f" {progress.months} months, {progress.entries} audit entries: {verdict}"
     )
 
 
@@ -72,7 +72,8 @@ async def audited(database: Database) -> tuple[Progress, list[Flaw]]:
             kept += flaws[: _SHOWN - len(kept)]
             line.show(
                 f"{progress.receipts} receipts, {progress.heads} heads,"
-                f" {progress.months} months, {progress.flaws} flaws"
+                f" {progress.months} months, {progress.entries} audit entries,"
+                f" {progress.flaws} flaws"
             )
     return progress, kept
 

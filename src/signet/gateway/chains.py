@@ -1,11 +1,13 @@
 """Auditing a live database: is every chain whole, every hash right, every unit accounted for?
 
-Three walks, each page by page in bounded memory, while gateways go on writing:
+Four walks, each page by page in bounded memory, while gateways go on writing:
 
 1. every receipt: its bytes hash to its name, carry its signature, follow the receipt before, and
    say what its columns say;
 2. every head: it points at the last receipt of its chain;
-3. every month: its running totals are the sums over its receipts.
+3. every month: its running totals are the sums over its receipts;
+4. every entry of the audit log: its bytes hash to its hash, it follows the entry before, and each
+   tenant's chain begins where it was pruned and ends where its head says.
 
 What a chain cannot tell is that its newest receipts are gone together with their head and units;
 an export that a client kept, or a transparency log, tells that.
@@ -19,13 +21,14 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from signet.receipts.audit import PRUNED
 from signet.receipts.canonical import Json, canonicalize, content_id, parse_for_verification
 from signet.receipts.errors import CanonicalError, KeyFormatError, ParseError
 from signet.receipts.keys import KeySet, PublicKey, b64url, from_b64url
 from signet.storage import chains as log
 from signet.storage import keys as stored_keys
 from signet.storage import usage
-from signet.storage.chains import HeadRow, LogRow, Month
+from signet.storage.chains import EntryRow, HeadRow, LogRow, Month
 from signet.storage.database import Database
 from signet.storage.hashes import hash_text
 from signet.storage.tx import ReadTx
@@ -41,6 +44,9 @@ FlawKind = Literal[
     "head_missing",
     "head_wrong",
     "usage_drift",
+    "audit_entry",
+    "audit_link",
+    "audit_head",
 ]
 FLAW_KINDS: Final[Sequence[FlawKind]] = FlawKind.__args__
 
@@ -49,7 +55,8 @@ _METERED_PAGE: Final = 5_000  # integers from an index, so a page costs little
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flaw:
-    """Something that does not hold. `subject` is a trace with its hop, or a billing period."""
+    """Something that does not hold. `subject` is a trace with its hop, a billing period or an audit
+    entry."""
 
     kind: FlawKind
     tenant: str
@@ -65,6 +72,7 @@ class Progress:
     chains: int = 0
     heads: int = 0
     months: int = 0
+    entries: int = 0
     flaws: int = 0
 
 
@@ -81,7 +89,7 @@ class Audit:
         self.progress = Progress()
         self._database = database
         self._page = page
-        self._walks: deque[_Walk] = deque((_Receipts(), _Heads(), _Months()))
+        self._walks: deque[_Walk] = deque((_Receipts(), _Heads(), _Months(), _Entries()))
 
     async def step(self) -> list[Flaw] | None:
         """Look at one page and return what is wrong with it; None once everything was seen."""
@@ -215,10 +223,97 @@ class _Months:
         ]
 
 
+class _Entries:
+    """Walk 4. Remembers the last entry seen, and what its chain's beginning must be pruned by."""
+
+    def __init__(self) -> None:
+        self._after = ("", 0)
+        self._last: EntryRow | None = None
+        self._last_hash: Json = None
+        self._began_behind: tuple[Json, Json] | None = None
+        self._is_over = False
+
+    async def step(self, database: Database, progress: Progress, page: int) -> list[Flaw] | None:
+        if self._is_over:
+            return None
+        rows = await database.read_current(log.entries_page, self._after, page)
+        if not rows:
+            self._is_over = True
+            empty = await database.read_current(log.empty_audit_chains)
+            gone = [
+                _entry_flaw("audit_head", name, 0, "all its entries are gone") for name in empty
+            ]
+            return [*self._chain_end(), *gone]
+        flaws: list[Flaw] = []
+        for row in rows:
+            if self._last is None or self._last.tenant != row.tenant:
+                flaws += self._chain_end()
+                self._last = None
+            flaws += self._entry(row)
+        self._after = (rows[-1].tenant, rows[-1].seq)
+        progress.entries += len(rows)
+        return flaws
+
+    def _entry(self, row: EntryRow) -> Iterator[Flaw]:
+        members = _parsed(row.body)
+        rest = {name: value for name, value in members.items() if name != "entry_hash"}
+        said = (members.get("tenant"), members.get("seq"))
+        if not _is_named(rest, members.get("entry_hash"), members, row.body) or said != row[:2]:
+            yield _entry_flaw("audit_entry", *row[:2], "its bytes are not what was written")
+        previous = members.get("prev_entry_hash")
+        if self._last is None:
+            # What was pruned is named by a later entry of the same chain.
+            self._began_behind = (row.seq - 1, previous) if row.seq > 1 else None
+            if row.seq == 1 and previous is not None:
+                yield _entry_flaw("audit_link", *row[:2], "the first entry follows another one")
+        elif row.seq != self._last.seq + 1:
+            yield _entry_flaw("audit_link", *row[:2], f"entry {self._last.seq + 1} is missing")
+        elif previous != self._last_hash:
+            yield _entry_flaw("audit_link", *row[:2], "it does not name the entry before it")
+        after = members.get("after")
+        if (
+            members.get("action") == PRUNED
+            and isinstance(after, dict)
+            and self._began_behind == (after.get("through_seq"), after.get("entry_hash"))
+        ):
+            self._began_behind = None
+        self._last, self._last_hash = row, members.get("entry_hash")
+
+    def _chain_end(self) -> Iterator[Flaw]:
+        """What is wrong once a chain's last entry has been seen."""
+        row = self._last
+        if row is None:
+            return
+        if self._began_behind is not None:
+            yield _entry_flaw("audit_link", *row[:2], "the chain's beginning is gone, not pruned")
+        if row.head_seq != row.seq:
+            yield _entry_flaw("audit_head", *row[:2], f"the head says {row.head_seq}")
+        elif row.head_hash is None or hash_text(row.head_hash) != self._last_hash:
+            yield _entry_flaw("audit_head", *row[:2], "the head names another entry")
+
+
+def _entry_flaw(kind: FlawKind, tenant: str, seq: int, detail: str) -> Flaw:
+    return Flaw(kind=kind, tenant=tenant, subject=f"audit entry {seq}", detail=detail)
+
+
+def _is_named(
+    hashed: dict[str, Json], name: Json, members: dict[str, Json], content: bytes
+) -> bool:
+    """Whether `content` is the canonical form of `members`, and `name` the hash of `hashed`."""
+    try:
+        return content_id(canonicalize(hashed)) == name and canonicalize(members) == content
+    except CanonicalError:
+        return False
+
+
 def _members(row: LogRow) -> dict[str, Json]:
     """What the receipt says; nothing where it cannot be read, which is told as a flaw."""
+    return _parsed(row.canonical)
+
+
+def _parsed(content: bytes) -> dict[str, Json]:
     try:
-        document = parse_for_verification(row.canonical)
+        document = parse_for_verification(content)
     except ParseError:
         return {}
     return document if isinstance(document, dict) else {}
@@ -236,12 +331,8 @@ def _receipt_flaws(row: LogRow, members: dict[str, Json], keys: KeySet) -> Itera
         return
     stored = hash_text(row.receipt_hash)
     rest = {name: value for name, value in members.items() if name != "receipt_hash"}
-    try:
-        recomputed = content_id(canonicalize(rest))
-        canonical = canonicalize(members) == row.canonical
-    except CanonicalError:
-        recomputed, canonical = None, False
-    if recomputed != stored or members.get("receipt_hash") != stored or not canonical:
+    named = _is_named(rest, stored, members, row.canonical)
+    if not named or members.get("receipt_hash") != stored:
         yield _flaw("receipt_hash", row, members, f"its bytes do not hash to {stored}")
     counts = row.kind == "exchange" and row.outcome == "allowed"
     # A receipt of another kind than an exchange need not say that it meters nothing.

@@ -39,6 +39,16 @@ class HeadRow(NamedTuple):
     next_hop: int | None
 
 
+class EntryRow(NamedTuple):
+    """An entry of the audit log, and where its tenant's chain ended in the same snapshot."""
+
+    tenant: str
+    seq: int
+    body: bytes
+    head_seq: int | None
+    head_hash: bytes | None
+
+
 class Usage(NamedTuple):
     """What receipts metered: whole sums, or those of a page that ends at `last`."""
 
@@ -92,6 +102,33 @@ async def heads_page(tx: ReadTx, after: tuple[str, str], limit: int) -> list[Hea
         tenant=after[0],
         trace_id=after[1],
         limit=limit,
+    )
+
+
+async def entries_page(tx: ReadTx, after: tuple[str, int], limit: int) -> list[EntryRow]:
+    """Entries of the audit log behind (tenant, seq), in that order."""
+    return await tx.all(
+        EntryRow,
+        """
+        SELECT e.tenant, e.seq, e.body, h.seq, h.entry_hash
+        FROM audit_entries e LEFT JOIN audit_heads h ON h.tenant = e.tenant
+        WHERE (e.tenant, e.seq) > (:tenant, :seq) ORDER BY e.tenant, e.seq LIMIT :limit
+        """,
+        tenant=after[0],
+        seq=after[1],
+        limit=limit,
+    )
+
+
+async def empty_audit_chains(tx: ReadTx) -> list[str]:
+    """Tenants whose audit chain has an end and no entry at all."""
+    return await tx.all(
+        str,
+        """
+        SELECT h.tenant FROM audit_heads h WHERE NOT EXISTS (
+            SELECT 1 FROM audit_entries e WHERE e.tenant = h.tenant
+        ) ORDER BY h.tenant
+        """,
     )
 
 

@@ -21,7 +21,11 @@ from signet.storage.tx import PerRow, ReadTx, Tx, Value
 
 # Small enough that a page of the largest payloads and answers fits into memory.
 PAGE: Final = 64
-_NOT_COPIED: Final = frozenset({"schema_migrations", "probe"})
+NOT_COPIED: Final = {
+    "schema_migrations": "each side has its own, and both must be at the same one",
+    "probe": "the row that a readiness probe rewrites",
+}
+"""Tables that are not moved, each with the reason. All others are, whoever makes them."""
 # A row here that the source does not have means that the target belongs to somebody else.
 _NEVER_REMOVED: Final = frozenset(
     {
@@ -101,7 +105,7 @@ async def _tables(source: Database, target: Database) -> list[_Table]:
     # PostgreSQL is told the types of what it is sent; SQLite knows them by itself.
     columns = here if source.kind == "postgres" else there
     tables: list[_Table] = []
-    for name in sorted({c.table for c in columns} - _NOT_COPIED):
+    for name in sorted({c.table for c in columns} - NOT_COPIED.keys()):
         ours = [c for c in columns if c.table == name]
         tables.append(
             _Table(

@@ -20,7 +20,7 @@ async def test_command(tmp_path: Path) -> None:
     async with filled(tmp_path, {}) as app:
         done = run_signet("audit-chains", cwd=tmp_path, settings=settings)
         assert done.returncode == 0, done.stderr
-        assert done.stdout == "6 receipts, 2 chains, 2 heads, 2 months: all hold\n"
+        assert done.stdout == "6 receipts, 2 chains, 2 heads, 2 months, 6 audit entries: all hold\n"
 
         async def damage(tx: Tx) -> None:
             await tx.execute("UPDATE heads SET hop = 2 WHERE tenant = 'acme'")

@@ -12,7 +12,10 @@ from tests.fleet import postgres_settings
 from tests.inprocess import App
 from tests.postgres import Postgres, cluster
 
+from signet.core.audit import Change
+from signet.core.ids import TenantId
 from signet.gateway.chains import FLAW_KINDS, Flaw, Progress, audit
+from signet.storage.audit import prune, record_change
 from signet.storage.tx import Tx
 
 pytestmark = pytest.mark.anyio
@@ -44,9 +47,33 @@ async def audited(app: App, *, page: int = 256) -> tuple[Progress, list[Flaw]]:
 async def test_whole_database(tmp_path: Path, storage: dict[str, str], page: int) -> None:
     """An undamaged database has no flaw, however small the pages are."""
     async with filled(tmp_path, storage) as app:
+        await app.gateway.database.transact(change, "globex")
         progress, flaws = await audited(app, page=page)
         assert flaws == []
-        assert progress == Progress(receipts=6, chains=2, heads=2, months=2)
+        assert progress == Progress(receipts=6, chains=2, heads=2, months=2, entries=7)
+
+
+async def change(tx: Tx, tenant: str) -> None:
+    """Append an entry to a tenant's audit chain."""
+    name = TenantId(tenant)
+    await record_change(tx, Change(actor="tests", tenant=name, action="test.do", object="it"))
+
+
+async def test_pruned_audit_log(tmp_path: Path, storage: dict[str, str]) -> None:
+    """An audit chain whose beginning retention removed is whole; without the mark it is not."""
+    async with filled(tmp_path, storage) as app:
+        database = app.gateway.database
+        assert await database.transact(prune, TenantId("acme"), before_us=2**62, limit=2) == 2
+        _, flaws = await audited(app, page=2)
+        assert flaws == []
+
+        async def unmark(tx: Tx) -> None:
+            await change(tx, "globex")
+            assert await tx.execute("DELETE FROM audit_entries WHERE tenant = 'globex' AND seq = 1")
+
+        await database.transact(unmark)
+        _, flaws = await audited(app, page=2)
+        assert [(flaw.kind, flaw.tenant) for flaw in flaws] == [("audit_link", "globex")]
 
 
 DAMAGE: dict[LiteralString, set[str]] = {
@@ -79,6 +106,20 @@ DAMAGE: dict[LiteralString, set[str]] = {
     "UPDATE usage_totals SET units = units + 1 WHERE tenant = 'acme'": {"usage_drift"},
     "DELETE FROM usage_totals WHERE tenant = 'acme'": {"usage_drift"},
     "UPDATE usage_totals SET tenant = 'nobody' WHERE tenant = 'acme'": {"usage_drift"},
+    "UPDATE audit_entries SET body = :junk WHERE tenant = 'acme' AND seq = 2": {
+        "audit_entry",
+        "audit_link",
+    },
+    "UPDATE audit_entries SET seq = 9 WHERE tenant = 'acme' AND seq = 3": {
+        "audit_entry",
+        "audit_link",
+        "audit_head",
+    },
+    "DELETE FROM audit_entries WHERE tenant = 'acme' AND seq = 2": {"audit_link"},
+    "DELETE FROM audit_entries WHERE tenant = 'acme' AND seq = 3": {"audit_head"},
+    "DELETE FROM audit_entries WHERE tenant = 'acme'": {"audit_head"},
+    "DELETE FROM audit_heads WHERE tenant = 'acme'": {"audit_head"},
+    "UPDATE audit_heads SET entry_hash = :hash WHERE tenant = 'acme'": {"audit_head"},
 }
 
 
