@@ -10,8 +10,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from tests.storage.ledger import hashes, pending, seal
+from tests.storage.ledger import TENANT, hashes, pending, seal
 
+from signet.core.audit import Entry
+from signet.core.ids import TenantId
 from signet.storage.committer import Committer, open_committer
 from signet.storage.database import PostgresConfig, SqliteConfig, open_database
 
@@ -20,7 +22,8 @@ async def worker(committer: Committer, name: str, number: int, count: int) -> No
     """Commit one exchange after the other."""
     for i in range(count):
         trace = "shared" if i % 2 else f"{name}-{number}"
-        item = pending(f"{name}/{number}/{i}", trace=trace)
+        told = Entry(tenant=TenantId(TENANT), ts_us=i, actor=name, action="exchange", object=trace)
+        item = pending(f"{name}/{number}/{i}", trace=trace, audit=told)
         print(hashes([await committer.commit(item)])[0], flush=True)
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.storage.ledger import TENANT, count, receipts_of
+from tests.storage.ledger import TENANT, count, entries_of, receipts_of
 
 from signet.storage.database import Database, PostgresConfig, SqliteConfig, open_database
 from signet.storage.receipts import by_hash
@@ -48,7 +48,7 @@ async def all_chains_hold(db: Database) -> int:
 
 
 async def test_two_processes_on_one_database(config: SqliteConfig | PostgresConfig) -> None:
-    """Two processes share every trace: consecutive hops, nothing lost, no error, units exact."""
+    """Two processes share every trace and the audit chain: nothing lost, no error, units exact."""
     async with open_database(config):
         pass
     children = [await child(config, name, 160) for name in ("p", "q")]
@@ -61,11 +61,13 @@ async def test_two_processes_on_one_database(config: SqliteConfig | PostgresConf
         assert len(await receipts_of(db, "shared")) == 160
         units = {t.meter: t.units for t in await db.read_current(totals, TENANT, "2026-11")}
         assert units == {"vex": 320}
+        assert len(await entries_of(db)) == 320
 
 
 @pytest.mark.parametrize("after", [1, 20, 75])
 async def test_killed_under_load(config: SqliteConfig | PostgresConfig, after: int) -> None:
-    """kill -9 at any moment loses no acknowledged receipt and breaks no chain."""
+    """kill -9 at any moment loses no acknowledged receipt, breaks no chain, and parts no receipt
+    from its audit entry."""
     async with open_database(config):
         pass
     victim = await child(config, "v", 100_000)
@@ -82,3 +84,4 @@ async def test_killed_under_load(config: SqliteConfig | PostgresConfig, after: i
         assert there >= len(acknowledged)
         [total] = await db.read_current(totals, TENANT, "2026-11")
         assert total.units == there
+        assert len(await entries_of(db)) == there

@@ -114,9 +114,14 @@ class Plans:
         taken_on = load_reserved(document)
         if self.verify:
             await self._route(self._in_force(taken_on))
-        self._revision = await self.database.transact(self._publish, document, actor, origin)
+        # What the start has not published yet must not be put into force behind this.
+        unpublished, self._unpublished = self._unpublished, None
+        try:
+            self._revision = await self.database.transact(self._publish, document, actor, origin)
+        except BaseException:
+            self._unpublished = unpublished
+            raise
         self._reserved = taken_on
-        self._unpublished = None
         after = {plan.tenant: plan.cid for plan in self.in_force()}
         return Reloaded(
             plans=after,
