@@ -37,7 +37,7 @@ OUTSIDE: Final = ("203.0.113.9", 40000)
 
 KEYS: Final[Mapping[str, object]] = {
     "victim-key": {"tenant": VICTIM},
-    "acme-key": {"tenant": "acme"},
+    "acme-key": {"tenant": "acme", "scopes": [s.value for s in Scope if s is not Scope.ADMIN]},
     "admin-key": {"tenant": "operator", "scopes": ["admin"]},
 }
 
@@ -72,6 +72,7 @@ ABSENT: Final[Mapping[str, str]] = {
     "receipt_hash": "sha256:" + "0" * 64,
     "trace_id": "no-such-trace",
     "period": "2001-01",
+    "cid": "sha256:" + "0" * 64,
 }
 """For each kind of object of a tenant's, one that nobody has."""
 

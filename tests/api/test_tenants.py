@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -430,7 +431,11 @@ async def test_every_change_is_in_the_audit_log(app: App) -> None:
         "key.revoke",
     ]
     told = await audit_bytes(app)
-    assert b'"actor":"env_' in told
+    assert told.count(b'"actor":"env_') >= 6
+    changes = [json.loads(body) for body in told.splitlines() if b"key.revoke" in body]
+    assert [(c["before"]["revoked_us"], c["address"]) for c in changes] == [(None, "127.0.0.1")]
+    assert changes[0]["after"]["revoked_us"] is not None
+    assert changes[0]["request_id"]
     assert key["key"].encode() not in told
 
 

@@ -16,7 +16,7 @@ from signet.cli.arguments import new_command
 from signet.cli.database import existing_database
 from signet.cli.exits import Exit
 from signet.cli.tables import table
-from signet.cli.tenants import PAGE, actor, now_us, settings_object, shown_time
+from signet.cli.tenants import CLI, PAGE, now_us, settings_object, shown_time
 from signet.core.audit import SYSTEM
 from signet.core.tenant import Scope
 from signet.gateway.api_keys import MOST_LIFE_S, MOST_OVERLAP_S, OVERLAP_S, APIKeys, KnownKey
@@ -128,16 +128,16 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
                     args.key_id,
                     overlap_s=args.overlap,
                     expires_in_s=args.expires_in,
-                    actor=actor(),
+                    actor=CLI,
                 )
                 before = await keys.find(args.key_id)
                 _tell(issued.key, issued.text)
                 _note(f"{before.key_id} ends at {shown_time(before.expires_us)}")
             case "expire":
-                key = await keys.expire(args.key_id, in_s=args.in_s, actor=actor())
+                key = await keys.expire(args.key_id, in_s=args.in_s, actor=CLI)
                 print(f"{key.key_id} ends at {shown_time(key.expires_us)}")
             case "revoke":
-                key = await keys.revoke(args.key_id, actor=actor())
+                key = await keys.revoke(args.key_id, actor=CLI)
                 print(f"{key.key_id} was revoked at {shown_time(key.revoked_us)}")
             case _:
                 found = await _all(keys, args.tenant)
@@ -154,7 +154,7 @@ async def _create(keys: APIKeys, args: argparse.Namespace) -> None:
         members,
         label=args.label,
         expires_in_s=args.expires_in,
-        actor=actor(),
+        actor=CLI,
     )
     _tell(issued.key, issued.text)
 

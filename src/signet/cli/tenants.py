@@ -15,7 +15,7 @@ from signet.cli.arguments import new_command
 from signet.cli.database import existing_database
 from signet.cli.exits import Exit
 from signet.cli.tables import table
-from signet.gateway.tenants import KnownTenant, Tenants
+from signet.gateway.tenants import Actor, KnownTenant, Tenants
 from signet.receipts.canonical import Json, canonicalize, parse
 from signet.receipts.errors import ReceiptError
 from signet.receipts.receipt import timestamp
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from signet.cli.arguments import Subparsers
 
 PAGE: Final = 200
+CLI: Final = Actor(key_id="_cli")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -83,10 +84,10 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
         )
         match args.action:
             case "create":
-                made = await tenants.create(args.tenant, args.settings, actor=actor())
+                made = await tenants.create(args.tenant, args.settings, actor=CLI)
                 print(f"made the tenant {made.id}; signet api-keys create --tenant {made.id} next")
             case "update":
-                changed = await tenants.change(args.tenant, args.settings, actor=actor())
+                changed = await tenants.change(args.tenant, args.settings, actor=CLI)
                 print(_text(changed))
             case "show":
                 print(_text(await tenants.find(args.tenant)))
@@ -143,11 +144,6 @@ def settings_object(text: str) -> dict[str, Json]:
     if not isinstance(document, dict):
         raise argparse.ArgumentTypeError("expected a JSON object")
     return document
-
-
-def actor() -> str:
-    """Who acts, for the audit log: this command, and the user that the kernel says it runs as."""
-    return f"_cli:uid={os.getuid()}"
 
 
 def now_us() -> int:

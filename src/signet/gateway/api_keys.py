@@ -36,7 +36,7 @@ from signet.core.tenant import (
 from signet.gateway.keyring import LiveKeyring, members_of
 from signet.gateway.policies import list_faults
 from signet.gateway.ports import Clock, Dice
-from signet.gateway.tenants import Configured, refreshed
+from signet.gateway.tenants import Actor, Configured, refreshed
 from signet.receipts.canonical import Json, canonicalize
 from signet.storage import tenants as stored
 from signet.storage.audit import record_change
@@ -104,10 +104,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class APIKeys:
-    """The use cases. A change is in force in this process when it is answered.
-
-    `actor` is the id of the key that acts, or what stands for it in the audit log.
-    """
+    """The use cases. A change is in force in this process when it is answered."""
 
     database: Database
     keyring: LiveKeyring
@@ -122,7 +119,7 @@ class APIKeys:
         *,
         label: str = "",
         expires_in_s: int | None = None,
-        actor: str,
+        actor: Actor,
     ) -> Issued:
         """Make a key of a tenant, or one of `_system` that may administer and nothing else.
 
@@ -155,7 +152,7 @@ class APIKeys:
         *,
         overlap_s: int = OVERLAP_S,
         expires_in_s: int | None = None,
-        actor: str,
+        actor: Actor,
     ) -> Issued:
         """Make the key's successor, and let the key itself end after `overlap_s` at the latest.
 
@@ -183,7 +180,7 @@ class APIKeys:
         await refreshed(self.keyring)
         return Issued(key=self._known(successor), text=made.text)
 
-    async def expire(self, name: str, *, in_s: int, actor: str) -> KnownKey:
+    async def expire(self, name: str, *, in_s: int, actor: Actor) -> KnownKey:
         """Let the key end in `in_s` seconds, or when it was to end anyway if that is sooner.
 
         Raises `KeyUnknown`, `KeyEnded` or `Configured`.
@@ -193,7 +190,7 @@ class APIKeys:
         await refreshed(self.keyring)
         return self._known(row)
 
-    async def revoke(self, name: str, *, actor: str) -> KnownKey:
+    async def revoke(self, name: str, *, actor: Actor) -> KnownKey:
         """End the key now, for good; one that was revoked before stays as it is.
 
         Raises `KeyUnknown` or `Configured`.
@@ -257,7 +254,7 @@ class APIKeys:
         )
 
 
-async def _create(tx: Tx, row: StoredKey, actor: str, *, tenant_known: bool) -> None:
+async def _create(tx: Tx, row: StoredKey, actor: Actor, *, tenant_known: bool) -> None:
     await stored.begin_change(tx)
     if not tenant_known and await stored.find_tenant(tx, row.tenant) is None:
         fault = Fault(pointer="/tenant", code="unknown_tenant", detail="there is no such tenant")
@@ -272,7 +269,7 @@ async def _rotate(
     succeed: Callable[[StoredKey, int], StoredKey],
     now_us: int,
     overlap_s: int,
-    actor: str,
+    actor: Actor,
 ) -> StoredKey:
     await stored.begin_change(tx)
     row = await _in_force(tx, public, now_us)
@@ -287,14 +284,14 @@ async def _rotate(
     return successor
 
 
-async def _expire(tx: Tx, public: str, now_us: int, in_s: int, actor: str) -> StoredKey:
+async def _expire(tx: Tx, public: str, now_us: int, in_s: int, actor: Actor) -> StoredKey:
     await stored.begin_change(tx)
     row = await _in_force(tx, public, now_us)
     end_us = _sooner(row.expires_us, now_us + in_s * _SECOND_US)
     return await _end(tx, actor, "key.expire", row, row._replace(expires_us=end_us))
 
 
-async def _revoke(tx: Tx, public: str, now_us: int, actor: str) -> StoredKey:
+async def _revoke(tx: Tx, public: str, now_us: int, actor: Actor) -> StoredKey:
     await stored.begin_change(tx)
     row = await _there(tx, public)
     if row.revoked_us is not None:
@@ -317,7 +314,7 @@ async def _in_force(tx: Tx, public: str, now_us: int) -> StoredKey:
     return row
 
 
-async def _end(tx: Tx, actor: str, action: str, before: StoredKey, after: StoredKey) -> StoredKey:
+async def _end(tx: Tx, actor: Actor, action: str, before: StoredKey, after: StoredKey) -> StoredKey:
     await stored.end_key(
         tx,
         after.public_id,
@@ -330,10 +327,11 @@ async def _end(tx: Tx, actor: str, action: str, before: StoredKey, after: Stored
 
 
 async def _record(
-    tx: Tx, actor: str, action: str, before: StoredKey | None, after: StoredKey
+    tx: Tx, actor: Actor, action: str, before: StoredKey | None, after: StoredKey
 ) -> None:
     change = Change(
-        actor=actor,
+        actor=actor.key_id,
+        origin=actor.origin,
         tenant=TenantId(after.tenant),
         action=action,
         object=key_id(after.public_id),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from signet.core.audit import Change
+from signet.core.audit import Change, Origin
 from signet.core.errors import Fault, SignetError
 from signet.core.ids import TENANT_ID, TenantId
 from signet.core.tenant import (
@@ -50,6 +50,14 @@ class Configured(SignetError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who changes something, as the audit log names it: a key's id, or `_cli` for the command."""
+
+    key_id: str
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KnownTenant:
     """A tenant with every member in force. Times are None where `SP_API_KEYS` describes it."""
 
@@ -61,16 +69,15 @@ class KnownTenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenants:
-    """The use cases. A change is in force in this process when it is answered.
-
-    `actor` is the id of the key that acts, or what stands for it in the audit log.
-    """
+    """The use cases. A change is in force in this process when it is answered."""
 
     database: Database
     keyring: LiveKeyring
     clock: Clock
 
-    async def create(self, tenant: str, members: Mapping[str, Json], *, actor: str) -> KnownTenant:
+    async def create(
+        self, tenant: str, members: Mapping[str, Json], *, actor: Actor
+    ) -> KnownTenant:
         """Make a tenant. Raises `TenantInvalid`, `TenantExists` or `Configured`."""
         if TENANT_ID.fullmatch(tenant) is None:
             fault = Fault(
@@ -88,7 +95,9 @@ class Tenants:
         await refreshed(self.keyring)
         return _known(row)
 
-    async def change(self, tenant: str, members: Mapping[str, Json], *, actor: str) -> KnownTenant:
+    async def change(
+        self, tenant: str, members: Mapping[str, Json], *, actor: Actor
+    ) -> KnownTenant:
         """Replace the members that are given; one that is null is what it is by default again.
 
         Raises `TenantUnknown`, `TenantInvalid` or `Configured`.
@@ -130,14 +139,15 @@ async def refreshed(keyring: LiveKeyring) -> None:
         await keyring.refresh()
 
 
-async def _create(tx: Tx, row: StoredTenant, actor: str) -> None:
+async def _create(tx: Tx, row: StoredTenant, actor: Actor) -> None:
     await stored.begin_change(tx)
     if not await stored.add_tenant(tx, row):
         raise TenantExists(f"there is a tenant {row.tenant} already")
     await record_change(
         tx,
         Change(
-            actor=actor,
+            actor=actor.key_id,
+            origin=actor.origin,
             tenant=TenantId(row.tenant),
             action="tenant.create",
             object=row.tenant,
@@ -147,7 +157,7 @@ async def _create(tx: Tx, row: StoredTenant, actor: str) -> None:
 
 
 async def _change(
-    tx: Tx, tenant: str, members: Mapping[str, Json], now_us: int, actor: str
+    tx: Tx, tenant: str, members: Mapping[str, Json], now_us: int, actor: Actor
 ) -> StoredTenant:
     await stored.begin_change(tx)
     row = await stored.find_tenant(tx, tenant)
@@ -166,7 +176,8 @@ async def _change(
     await record_change(
         tx,
         Change(
-            actor=actor,
+            actor=actor.key_id,
+            origin=actor.origin,
             tenant=TenantId(tenant),
             action="tenant.change",
             object=tenant,

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from signet.app.keyring import live_keyring, tenant_administration
+from signet.gateway.tenants import Actor
 from signet.settings import read_settings
 from signet.storage.database import SqliteConfig, open_database
 
 pytestmark = pytest.mark.anyio
 
+TESTER = Actor(key_id="test")
 PEPPER = "A" * 43 + "="
 
 
@@ -30,8 +32,8 @@ async def test_what_is_made_is_hashed_with_the_pepper_in_force(tmp_path: Path) -
         tenants, keys = tenant_administration(
             settings, database=database, keyring=keyring, clock=lambda: 1
         )
-        await tenants.create("initech", {}, actor="test")
-        issued = await keys.create("initech", {}, actor="test")
+        await tenants.create("initech", {}, actor=TESTER)
+        issued = await keys.create("initech", {}, actor=TESTER)
         assert settings.exchange.key_pepper is not None
         assert issued.key.pepper == settings.exchange.key_pepper.id
         again = await live_keyring(settings, database=database, clock=lambda: 1)

@@ -16,7 +16,7 @@ from signet.core.api_keys import Pepper
 from signet.core.tenant import Keyring, Principal, read_keyring
 from signet.gateway.api_keys import APIKeys, KeyRotated
 from signet.gateway.keyring import STALE_S, KeyringStale, LiveKeyring
-from signet.gateway.tenants import Tenants
+from signet.gateway.tenants import Actor, Tenants
 from signet.storage import tenants as stored
 from signet.storage.database import Database
 from signet.storage.errors import StorageUnavailable
@@ -25,6 +25,7 @@ from signet.storage.tx import Tx
 pytestmark = pytest.mark.anyio
 
 CONFIGURED = read_keyring({"env-key": {"tenant": "acme"}, "other": {"tenant": "globex"}})
+TESTER = Actor(key_id="test")
 HOUR_US = 3_600_000_000
 
 
@@ -60,7 +61,7 @@ class Node:
 
     async def key(self, tenant: str = "acme", **how: Any) -> str:
         """Make a key; its text."""
-        issued = await self.keys.create(tenant, {}, actor="test", **how)
+        issued = await self.keys.create(tenant, {}, actor=TESTER, **how)
         return issued.text
 
     def find(self, text: str) -> Principal | None:
@@ -87,7 +88,7 @@ async def test_the_other_node_sees_it_at_its_next_look(nodes: tuple[Node, Node])
     assert found is not None
     assert found.tenant.id == "acme"
     assert not await other.keyring.refresh()
-    await one.keys.revoke(found.key_id, actor="test")
+    await one.keys.revoke(found.key_id, actor=TESTER)
     assert (one.find(text), other.find(text)) == (None, found)
     assert await other.keyring.refresh()
     assert other.find(text) is None
@@ -97,11 +98,11 @@ async def test_a_changed_tenant_is_another_object(nodes: tuple[Node, Node]) -> N
     """What is kept by identity is made anew for its keys, and only for them."""
     one, other = nodes
     for tenant in ("initech", "umbrella"):
-        await one.tenants.create(tenant, {}, actor="test")
+        await one.tenants.create(tenant, {}, actor=TESTER)
     texts = [await one.key("initech"), await one.key("umbrella")]
     await other.keyring.refresh()
     before = [other.find(text) for text in texts]
-    await one.tenants.change("initech", {"fu_monthly_limit": 5}, actor="test")
+    await one.tenants.change("initech", {"fu_monthly_limit": 5}, actor=TESTER)
     await other.keyring.refresh()
     after = [other.find(text) for text in texts]
     assert after[0] is not None
@@ -131,8 +132,8 @@ async def test_a_successor_counts_its_tokens_with_the_first(nodes: tuple[Node, N
     one, other = nodes
     first = one.find(await one.key())
     assert first is not None
-    second = await one.keys.rotate(first.key_id, actor="test")
-    third = await one.keys.rotate(second.key.key_id, actor="test")
+    second = await one.keys.rotate(first.key_id, actor=TESTER)
+    third = await one.keys.rotate(second.key.key_id, actor=TESTER)
     await other.keyring.refresh()
     found = other.find(third.text)
     assert found is not None
@@ -149,7 +150,7 @@ async def test_two_rotations_at_once(nodes: tuple[Node, Node]) -> None:
 
     async def rotate(node: Node) -> None:
         try:
-            told.append((await node.keys.rotate(first.key_id, actor="test")).key.key_id)
+            told.append((await node.keys.rotate(first.key_id, actor=TESTER)).key.key_id)
         except KeyRotated as error:
             told.append(error.detail)
 
@@ -227,7 +228,7 @@ class TestUnusable:
     async def test_each_is_told_and_the_others_serve(self, nodes: tuple[Node, Node]) -> None:
         """A tenant or key that cannot be read takes nobody else with it."""
         one, _ = nodes
-        await one.tenants.create("initech", {}, actor="test")
+        await one.tenants.create("initech", {}, actor=TESTER)
         good, bad = await one.key(), await one.key("initech")
 
         async def spoil(tx: Tx) -> None:
@@ -249,7 +250,7 @@ class TestUnusable:
     ) -> None:
         """Whatever a row holds, reading it never ends the keyring."""
         one, _ = nodes
-        await one.tenants.create("initech", {}, actor="test")
+        await one.tenants.create("initech", {}, actor=TESTER)
 
         async def spoil(tx: Tx) -> None:
             await stored.begin_change(tx)

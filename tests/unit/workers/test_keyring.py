@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.gateway.test_keyring import Node
+from tests.unit.gateway.test_keyring import TESTER, Node
 
 from signet.storage import tenants as stored
 from signet.storage.database import SqliteConfig, open_database
@@ -32,7 +32,7 @@ async def test_changes_are_found_and_what_cannot_be_used_is_told_once(tmp_path: 
         one, other = Node(database), Node(database)
         log = Lines()
         watch = KeyringWatch(other.keyring, log)  # type: ignore[arg-type]
-        await one.tenants.create("initech", {}, actor="test")
+        await one.tenants.create("initech", {}, actor=TESTER)
         text = await one.key("initech")
         assert await watch.run_once() == 0
         assert other.find(text) is not None

@@ -14,6 +14,7 @@ from signet.api.auth import Refused
 from signet.api.bodies import read_members
 from signet.api.operations import Content, Operation, Parameter, Secured, problem_response
 from signet.api.pages import PARAMETERS, next_of, page_of
+from signet.api.visits import visit_of
 from signet.core.audit import SYSTEM
 from signet.core.errors import SignetError
 from signet.core.ids import TENANT_ID
@@ -30,7 +31,7 @@ from signet.gateway.api_keys import (
     KeyUnknown,
     KnownKey,
 )
-from signet.gateway.tenants import Configured
+from signet.gateway.tenants import Actor, Configured
 from signet.receipts.canonical import Json, canonicalize
 from signet.receipts.receipt import timestamp
 
@@ -68,7 +69,7 @@ def operations(keys: APIKeys, max_body_bytes: int) -> list[Operation]:
             {name: value for name, value in given.items() if name in KEY_MEMBERS},
             label=cast(str, given.get("label", "")),
             expires_in_s=cast("int | None", given.get("expires_in_s")),
-            actor=principal.key_id,
+            actor=_actor(request, principal),
         )
         return await _issued(made)
 
@@ -98,7 +99,7 @@ def operations(keys: APIKeys, max_body_bytes: int) -> list[Operation]:
             request.path_params["key_id"],
             overlap_s=cast(int, given.get("overlap_s", OVERLAP_S)),
             expires_in_s=cast("int | None", given.get("expires_in_s")),
-            actor=principal.key_id,
+            actor=_actor(request, principal),
         )
         return await _issued(made)
 
@@ -109,12 +110,16 @@ def operations(keys: APIKeys, max_body_bytes: int) -> list[Operation]:
         if isinstance(given, Response):
             return given
         ended = keys.expire(
-            request.path_params["key_id"], in_s=cast(int, given["in_s"]), actor=principal.key_id
+            request.path_params["key_id"],
+            in_s=cast(int, given["in_s"]),
+            actor=_actor(request, principal),
         )
         return await _known(ended)
 
     async def revoke(request: Request, principal: Principal) -> Response:
-        return await _known(keys.revoke(request.path_params["key_id"], actor=principal.key_id))
+        return await _known(
+            keys.revoke(request.path_params["key_id"], actor=_actor(request, principal))
+        )
 
     asked = ("not_acknowledged", "overloaded")
     body = ("invalid_json", "key_invalid", "body_too_large", "unsupported_media_type")
@@ -242,6 +247,10 @@ def _document(key: KnownKey) -> dict[str, Json]:
 
 def _time(time_us: int | None) -> str | None:
     return None if time_us is None else timestamp(time_us)
+
+
+def _actor(request: Request, principal: Principal) -> Actor:
+    return Actor(key_id=principal.key_id, origin=visit_of(request).origin)
 
 
 def _refused(error: SignetError) -> Response:

@@ -13,11 +13,19 @@ from signet.api.auth import Refused
 from signet.api.bodies import read_members
 from signet.api.operations import Content, Operation, Parameter, Secured, problem_response
 from signet.api.pages import PARAMETERS, next_of, page_of
+from signet.api.visits import visit_of
 from signet.core.errors import SignetError
 from signet.core.ids import TENANT_ID
 from signet.core.members import object_schema, or_null, text
 from signet.core.tenant import TENANT_MEMBERS, Principal, Scope, TenantInvalid
-from signet.gateway.tenants import Configured, KnownTenant, TenantExists, Tenants, TenantUnknown
+from signet.gateway.tenants import (
+    Actor,
+    Configured,
+    KnownTenant,
+    TenantExists,
+    Tenants,
+    TenantUnknown,
+)
 from signet.receipts.canonical import canonicalize
 from signet.receipts.receipt import timestamp
 
@@ -44,7 +52,7 @@ def operations(tenants: Tenants, max_body_bytes: int) -> list[Operation]:
             return members
         try:
             name = cast(str, members.pop("tenant"))
-            made = await tenants.create(name, members, actor=principal.key_id)
+            made = await tenants.create(name, members, actor=_actor(request, principal))
         except (TenantInvalid, TenantExists, Configured) as error:
             return _refused(error)
         return _answer(made, 201)
@@ -73,7 +81,7 @@ def operations(tenants: Tenants, max_body_bytes: int) -> list[Operation]:
             return members
         try:
             name = request.path_params["tenant"]
-            changed = await tenants.change(name, members, actor=principal.key_id)
+            changed = await tenants.change(name, members, actor=_actor(request, principal))
         except (TenantInvalid, TenantUnknown, Configured) as error:
             return _refused(error)
         return _answer(changed)
@@ -146,6 +154,10 @@ def _document(tenant: KnownTenant) -> bytes:
             "changed_at": None if tenant.changed_us is None else timestamp(tenant.changed_us),
         }
     )
+
+
+def _actor(request: Request, principal: Principal) -> Actor:
+    return Actor(key_id=principal.key_id, origin=visit_of(request).origin)
 
 
 def _refused(error: SignetError) -> Response:
