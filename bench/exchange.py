@@ -35,7 +35,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.load import TOOL, Load, drive
 from signet.app import gateway as composition
-from signet.app import open_gateway
+from signet.app import open_gateway, settle_memory
 from signet.gateway import sealing
 from signet.gateway.sealing import Sealer
 from signet.settings import read_settings
@@ -118,6 +118,7 @@ async def listen(asgi: ASGIApp, listener: socket.socket) -> None:
     )
     config.load()
     server = uvicorn.Server(config)
+    settle_memory()
     print(listener.getsockname()[1], flush=True)
     await server.serve([listener])
 

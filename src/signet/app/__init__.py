@@ -5,6 +5,7 @@
 
 from signet.app.documents import registry_documents
 from signet.app.gateway import Gateway, open_gateway
+from signet.app.memory import settle_memory
 from signet.app.outside import egress_client, egress_policies, fallback_provider, storage_config
 from signet.app.refused import StartRefused
 from signet.app.signing import (
@@ -32,6 +33,7 @@ __all__ = [
     "open_gateway",
     "open_keys",
     "registry_documents",
+    "settle_memory",
     "storage_config",
     "webhook_key",
     "write_key_file",

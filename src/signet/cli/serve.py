@@ -24,7 +24,7 @@ import uvloop
 
 from signet import __version__
 from signet.api.door import Door, DoorLimits
-from signet.app import SIGNING_KEY_FILE, Gateway, open_gateway, storage_config
+from signet.app import SIGNING_KEY_FILE, Gateway, open_gateway, settle_memory, storage_config
 from signet.cli.arguments import new_command
 from signet.cli.config import warn_of_unknown
 from signet.cli.exits import CommandFailed, Exit
@@ -115,6 +115,7 @@ async def _serve(settings: Settings, place: Place | None) -> None:
                 on_start=lambda: _announce(settings, gateway, listener, place),
             )
             stop = _stop_signals(server, place)
+            settle_memory()
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(door.watch())
                 serving = tasks.create_task(server.serve([listener]))
