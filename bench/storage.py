@@ -57,7 +57,10 @@ _FILL: dict[Engine, list[str]] = {
         """,
         "INSERT INTO heads SELECT 'bench', lower(hex(h)), i, 1, h FROM n ORDER BY h",
         "INSERT INTO idempotency SELECT 'bench', h, h, i, 0 FROM n ORDER BY h",
-        "INSERT INTO answers SELECT i, 'bench', h, hex(h), i, 200, 'application/json', h FROM n",
+        """
+        INSERT INTO answers SELECT i, 'bench', h, hex(h), i, 200, 'application/json', h, NULL
+        FROM n
+        """,
         "INSERT INTO payloads SELECT i, 'bench', h, i, h, NULL FROM n",
         "DROP TABLE n",
     ],

@@ -35,8 +35,8 @@ _FILL: dict[Engine, list[str]] = {
         "INSERT INTO heads SELECT 't' || (i % 50), hex(h), i, 1, h FROM n",
         "INSERT INTO idempotency SELECT 't' || (i % 50), h, h, i, 0 FROM n",
         """
-        INSERT INTO answers SELECT i, 't' || (i % 50), h, hex(h), i, 200, 'application/json', h
-        FROM n
+        INSERT INTO answers SELECT i, 't' || (i % 50), h, hex(h), i, 200, 'application/json', h,
+            NULL FROM n
         """,
         "INSERT INTO payloads SELECT i, 't' || (i % 50), h, i, h, NULL FROM n",
         "INSERT INTO claims SELECT 't' || (i % 50), h, hex(h), 'o' || i, 1, i, 9e17, h FROM n",

@@ -16,6 +16,7 @@ from signet.core.values import value_class
 from signet.storage.audit import append
 from signet.storage.errors import IntegrityViolated, Raced
 from signet.storage.hashes import digest, hash_text
+from signet.storage.splicing import cut, paste
 from signet.storage.tx import Ask, PerRow, ReadTx, Tx, Value
 
 ANY_PREV = "any"
@@ -336,6 +337,8 @@ class _Work:
             else:
                 self._new_keys.append((tenant, pending.key_hash, pending.fingerprint, row_id))
             answer = sealed.answer
+            pieces = (sealed.payload or b"", sealed.canonical, sealed.jws.encode("ascii"))
+            body, places = cut(answer.body, pieces)
             self._answers.append(
                 (
                     row_id,
@@ -345,7 +348,8 @@ class _Work:
                     sealed.ts_us,
                     answer.status,
                     answer.content_type,
-                    answer.body,
+                    body,
+                    places,
                 )
             )
         if sealed.payload_cid is not None and sealed.payload is not None:
@@ -418,8 +422,19 @@ class _StoredRow(NamedTuple):
     status: int | None
     content_type: str | None
     body: bytes | None
+    places: str | None
+    payload: bytes | None
     canonical: bytes | None
     jws: str | None
+
+    def whole_body(self) -> bytes | None:
+        """The answer as it was told; None where it, or the payload in it, has been erased."""
+        if self.body is None or self.places is None:  # cut since migration 9 only
+            return self.body
+        assert self.jws is not None
+        return paste(
+            self.body, self.places, (self.payload, self.canonical, self.jws.encode("ascii"))
+        )
 
 
 async def _stored_answers(tx: ReadTx, receipts: set[int]) -> dict[int, Replay | Erased | KeySpent]:
@@ -430,12 +445,12 @@ async def _stored_answers(tx: ReadTx, receipts: set[int]) -> dict[int, Replay | 
 
 def _stored_answer(row: _StoredRow) -> Replay | Erased | KeySpent:
     receipt_hash = hash_text(row.receipt_hash)
-    if row.body is not None:
+    if (body := row.whole_body()) is not None:
         assert row.status is not None
         assert row.content_type is not None
         assert row.trace_id is not None
         return Replay(
-            answer=Answer(status=row.status, content_type=row.content_type, body=row.body),
+            answer=Answer(status=row.status, content_type=row.content_type, body=body),
             receipt_hash=receipt_hash,
             trace_id=row.trace_id,
         )
@@ -503,14 +518,16 @@ _FREE_IDS = PerRow(
 _STORED = PerRow(
     sqlite="""
         SELECT r.id, r.receipt_hash, a.receipt, a.trace_id, a.status, a.content_type, a.body,
-            CASE WHEN a.body IS NULL THEN r.canonical END, CASE WHEN a.body IS NULL THEN r.jws END
-        FROM receipts r LEFT JOIN answers a ON a.receipt = r.id WHERE r.id = ?
+            a.places, p.body, r.canonical, r.jws
+        FROM receipts r LEFT JOIN answers a ON a.receipt = r.id
+        LEFT JOIN payloads p ON p.receipt = r.id WHERE r.id = ?
     """,
     postgres="""
         SELECT r.id, r.receipt_hash, a.receipt, a.trace_id, a.status, a.content_type, a.body,
-            CASE WHEN a.body IS NULL THEN r.canonical END, CASE WHEN a.body IS NULL THEN r.jws END
+            a.places, p.body, r.canonical, r.jws
         FROM unnest($1::bigint[]) AS k (id)
         JOIN receipts r ON r.id = k.id LEFT JOIN answers a ON a.receipt = r.id
+        LEFT JOIN payloads p ON p.receipt = r.id
     """,
 )
 _NEW_HEADS = PerRow(
@@ -582,13 +599,15 @@ _RECEIPTS = PerRow(
 )
 _ANSWERS = PerRow(
     sqlite="""
-        INSERT INTO answers (receipt, tenant, key_hash, trace_id, ts_us, status, content_type, body)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+        INSERT INTO answers (receipt, tenant, key_hash, trace_id, ts_us, status, content_type, body,
+            places)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
     """,
     postgres="""
-        INSERT INTO answers (receipt, tenant, key_hash, trace_id, ts_us, status, content_type, body)
+        INSERT INTO answers (receipt, tenant, key_hash, trace_id, ts_us, status, content_type, body,
+            places)
         SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::text[], $5::bigint[],
-            $6::bigint[], $7::text[], $8::bytea[])
+            $6::bigint[], $7::text[], $8::bytea[], $9::text[])
     """,
 )
 _PAYLOADS = PerRow(
