@@ -152,6 +152,7 @@ RECIPES: Final[Mapping[str, Recipe]] = {
 
 CHANGES_NOTHING: Final = {
     "exchange": "its entry is committed with its receipt",
+    "dry_run": "it shows what a payload would become",
 }
 """Operations that are no reading and no change, and why."""
 
