@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
+import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.inprocess import App, invoice, open_app
+from tests.faults.durability import EngineName, place
+from tests.inprocess import App, Reply, invoice, open_app
 
+from signet.cli.demo.stripe_double.ledger import Ledger
+from signet.cli.demo.stripe_double.server import StripeDouble
 from signet.storage import tenants as stored
 from signet.storage.tenants import StoredKey
 from signet.storage.tx import ReadTx
@@ -19,6 +25,7 @@ pytestmark = pytest.mark.anyio
 
 TENANTS = "/v1/admin/tenants"
 KEYS = "/v1/admin/keys"
+FOLLOWS_S = 60.0
 PEPPER = "A" * 43 + "="
 OTHER_PEPPER = "B" * 42 + "A="
 
@@ -462,3 +469,42 @@ async def stored_key(app: App, key_id: str) -> StoredKey:
     row = await app.gateway.database.read_current(stored.find_key, public)
     assert row is not None
     return row
+
+
+async def test_a_bad_stripe_item_stops_no_start(tmp_path: Path) -> None:
+    """What somebody made at run time is refused its route at Stripe, and nobody else a start."""
+    async with StripeDouble(Ledger(lambda: 1_800_000_000)).serving() as stripe:
+        settings = {"SP_STRIPE_API_KEY": "sk_test_double", "SP_STRIPE_BASE_URL": stripe.url}
+        async with open_app(tmp_path, **settings) as app:
+            await made(app, stripe_item_vex="si_nowhere")
+            key = (await issued(app))["key"]
+        async with open_app(tmp_path, **settings) as app:
+            assert await status(app, key) == 200
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+async def test_two_gateways_share_one_keyring(engine: EngineName, tmp_path: Path) -> None:
+    """What one gateway's administrator makes, changes and revokes, the other follows by itself."""
+    with place(engine, tmp_path) as at:
+        settings = {"SP_KEY_PEPPER": PEPPER, **at.settings}
+        async with (
+            open_app(tmp_path / "one", **settings) as one,
+            open_app(tmp_path / "other", **settings) as other,
+        ):
+            await made(one)
+            key = await issued(one)
+            await until(other, key["key"], lambda reply: reply.status == 200)
+            changed = await other.ask("PATCH", f"{TENANTS}/initech", {"sealed": True})
+            assert changed.status == 200
+            await until(one, key["key"], lambda reply: "nonce" in reply.json["receipt"])
+            await other.ask("POST", f"{KEYS}/{key['key_id']}/revoke")
+            assert await status(other, key["key"]) == 401
+            await until(one, key["key"], lambda reply: reply.status == 401)
+
+
+async def until(app: App, key: str, holds: Callable[[Reply], bool]) -> None:
+    """Exchange until the answer is as wanted: a gateway looks every second, however slow it is."""
+    async with asyncio.timeout(FOLLOWS_S):
+        # The condition is another gateway's state; there is no event to wait for.
+        while not holds(await app.exchange(invoice(), api_key=key, key=secrets.token_hex(8))):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)

@@ -21,7 +21,7 @@ from signet.api.routes import limits as limit_routes
 from signet.api.server import build_api
 from signet.app.billing import open_billing
 from signet.app.documents import registry_documents
-from signet.app.keyring import live_keyring, tenant_administration
+from signet.app.keyring import tenant_administration, unread_keyring
 from signet.app.measuring import (
     BatchWatch,
     configured_traces,
@@ -140,7 +140,7 @@ async def open_gateway(
         _closing(provider),
         AsyncExitStack() as resources,
     ):
-        keyring = await live_keyring(settings, database=database, clock=_now_us)
+        keyring = unread_keyring(settings, database=database, clock=_now_us)
         policies = egress_policies(settings, lambda: keyring.tenants)
         administered, api_keys = tenant_administration(
             settings, database=database, keyring=keyring, clock=_now_us
@@ -202,6 +202,9 @@ async def open_gateway(
                 clock=_now_us,
             )
         )
+        # After billing: a start is refused for what the settings say, not for what somebody made at
+        # run time, whose items get their routes, or are refused them, one tenant at a time.
+        await keyring.refresh()
         recovery = Recovery(
             database=database,
             committer=committer,

@@ -15,17 +15,22 @@ from signet.storage.database import Database
 
 async def live_keyring(settings: Settings, *, database: Database, clock: Clock) -> LiveKeyring:
     """Return the keyring, read once. Raises a `StorageError`."""
+    keyring = unread_keyring(settings, database=database, clock=clock)
+    await keyring.refresh()
+    return keyring
+
+
+def unread_keyring(settings: Settings, *, database: Database, clock: Clock) -> LiveKeyring:
+    """Return the keyring as the settings have it; what is in the database comes with `refresh`."""
     exchange = settings.exchange
     peppers = (exchange.key_pepper, exchange.key_pepper_previous)
-    keyring = LiveKeyring(
+    return LiveKeyring(
         database=database,
         configured=exchange.api_keys,
         peppers=[pepper for pepper in peppers if pepper is not None],
         clock=clock,
         monotonic=time.monotonic,
     )
-    await keyring.refresh()
-    return keyring
 
 
 def tenant_administration(

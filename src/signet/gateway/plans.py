@@ -13,7 +13,7 @@ from signet.core.audit import SYSTEM, Change, Origin
 from signet.core.ids import TenantId
 from signet.core.pricing import TenantPlan, items, load_reserved, metered_only
 from signet.core.tenant import Tenant
-from signet.gateway.billing import Router
+from signet.gateway.billing import BillingRefused, Router
 from signet.gateway.metering import read_plan
 from signet.gateway.ports import Clock
 from signet.receipts.canonical import content_id
@@ -187,12 +187,33 @@ class Plans:
         await self.router.resolve(plans, pinned=map(read_plan, documents))
 
     async def route_missing(self) -> int:
-        """Resolve again while some item has no route; return how many got one."""
+        """Resolve again while some item has no route; return how many got one.
+
+        A tenant whose items would bill wrongly keeps nobody else from getting routes; raises
+        `BillingRefused` for it afterwards. A tenant made at run time is first looked at here.
+        """
         if self.router is None:
             return 0
         known = len(self.router.routes)
-        wanted = {Outlet(plan.tenant, item) for plan in self.in_force() for item in items(plan)}
-        if wanted <= self.router.routes.keys() and not self.router.unreachable:
+        # Whoever has routes comes first: of two that may not share a meter, the newcomer is named.
+        plans = sorted(self.in_force(), key=self._lacks_routes)
+        if not any(map(self._lacks_routes, plans)) and not self.router.unreachable:
             return 0
-        await self.route()
+        first: BillingRefused | None = None
+        while True:
+            try:
+                await self._route(plans)
+                break
+            except BillingRefused as error:
+                named = {fault.pointer.split("/")[1] for fault in error.faults}
+                rest = [plan for plan in plans if plan.tenant not in named]
+                if len(rest) == len(plans):
+                    raise
+                first, plans = first or error, rest
+        if first is not None:
+            raise first
         return len(self.router.routes) - known
+
+    def _lacks_routes(self, plan: TenantPlan) -> bool:
+        assert self.router is not None
+        return any(Outlet(plan.tenant, item) not in self.router.routes for item in items(plan))

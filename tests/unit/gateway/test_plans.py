@@ -104,6 +104,30 @@ async def test_without_a_network_items_get_their_routes_later(
     assert await plans.route_missing() == 0
 
 
+async def test_one_tenant_s_items_keep_nobody_else_waiting(
+    plans: Plans,
+    world: World,  # noqa: F811
+) -> None:
+    """Who would bill wrongly is refused by name; the others get their routes, and keep them."""
+    newcomers = {
+        name: Tenant(id=TenantId(name), stripe_item_vex=item)
+        for name, item in (("aaa", "si_beta"), ("bad", "si_nowhere"), ("zzz", "si_zzz"))
+    }
+    world.ledger.add_item(
+        "zzz", price=world.ledger.add_price("zzz", cents="7", meter="mtr_sum_fu"),
+        customer="cus_zzz",
+    )  # fmt: skip
+    assert plans.router is not None
+    assert await plans.route_missing() == 1
+    before = plans.tenants()
+    plans.tenants = lambda: {**before, **{t.id: t for t in newcomers.values()}}
+    with pytest.raises(BillingRefused) as caught:
+        await plans.route_missing()
+    assert "/bad/si_nowhere" in [fault.pointer for fault in caught.value.faults]
+    routed = {outlet.tenant for outlet in plans.router.routes}
+    assert routed == {"beta", "zzz"}, "who shares another's item is the one without a route"
+
+
 async def test_an_unverified_start_asks_nobody(plans: Plans, world: World) -> None:  # noqa: F811
     """With verification off no request leaves at the start."""
     world.double.seen.clear()
