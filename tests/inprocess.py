@@ -18,6 +18,7 @@ from urllib.parse import unquote
 from starlette.types import ASGIApp, Message
 
 from signet.app import Gateway, open_gateway
+from signet.core.tenant import Scope
 from signet.egress.client import EgressClient
 from signet.receipts.keys import KeySet, SigningKey
 from signet.receipts.report import Level, Report
@@ -36,6 +37,7 @@ KEYS: Mapping[str, object] = {
     "auditor-key": {"tenant": "acme", "scopes": ["receipts.read"]},
     "agent-key": {"tenant": "acme", "scopes": ["exchange"]},
     "admin-key": {"tenant": "operator", "scopes": ["admin"]},
+    "every-key": {"tenant": "operator", "scopes": [scope.value for scope in Scope]},
 }
 """The API keys of every test gateway."""
 

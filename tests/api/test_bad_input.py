@@ -329,6 +329,14 @@ class TestRouting:
         assert (reply.status, reply.code) == (405, "method_not_allowed")
         assert reply.header("allow")
 
+    async def test_all_methods_of_a_path_are_told(self, app: App) -> None:
+        """A path of several operations has the methods of all of them."""
+        for path, methods in (
+            ("/v1/admin/tenants", "GET, HEAD, POST"),
+            ("/v1/admin/tenants/acme", "GET, HEAD, PATCH"),
+        ):
+            assert (await app.call("DELETE", path)).header("allow") == methods
+
 
 async def test_a_depth_setting_is_the_bound(tmp_path: object) -> None:
     """`SP_MAX_DEPTH` bounds the body and the arguments inside it."""

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
@@ -243,10 +243,18 @@ async def _entered(
             raise TypeError("an operation is public or secured")
 
 
-async def _unrouted(_request: Request, error: HTTPException) -> Response:
+async def _unrouted(request: Request, error: HTTPException) -> Response:
     """Answer what no operation takes: 404 and 405 of the router."""
     if error.status_code == 405:
         response = problem_response("method_not_allowed", "this path has other methods")
-        response.headers.update(error.headers or {})
+        # The router tells the methods of the first route alone, and each operation is one.
+        routes = cast(Starlette, request.scope["app"]).routes
+        methods = {
+            method
+            for route in routes
+            if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+            for method in route.methods or ()
+        }
+        response.headers["Allow"] = ", ".join(sorted(methods))
         return response
     return problem_response("not_found", "no such path")

@@ -133,6 +133,7 @@ _BURST: Final = whole(1, MOST_BURST)
 _DAYS: Final = Rule(
     "a number of days from 0, which is for ever, to 36500",
     lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 36_500,
+    {"type": "integer", "minimum": 0, "maximum": 36_500},
 )
 _MEMBERS: Final = {
     "tenant": text("a tenant id", TENANT_ID),
