@@ -9,10 +9,17 @@ import asyncio
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from tests.postgres import Postgres, cluster, free_port, unprivileged
+from tests.storage import (
+    test_audit,
+    test_committer,
+    test_exchanges,
+    test_idempotency,
+    test_quota,
+)
 from tests.storage.ledger import pending, receipts_of, seal
 
 from signet.storage.committer import open_committer
@@ -22,13 +29,22 @@ from signet.storage.postgres import open_postgres
 
 pytestmark = [
     pytest.mark.anyio,
+    pytest.mark.xdist_group("pooler"),
     pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="pgbouncer is not installed"),
 ]
 
 
-@pytest.fixture
-def pooled() -> Iterator[str]:
-    """A URL that leads through pgbouncer, with fewer server connections than clients."""
+# The suite's tests of what happens in transactions, again, with their database behind the pooler.
+for _module in (test_audit, test_committer, test_exchanges, test_idempotency, test_quota):
+    for _name, _test in vars(_module).items():
+        if _name.startswith("test_") and callable(_test):
+            globals()[f"{_name}__{_module.__name__.rpartition('.')[2]}"] = _test
+
+
+@pytest.fixture(scope="module")
+def pooled() -> Iterator[Callable[[], str]]:
+    """Empties a database and tells the URL that leads to it through pgbouncer, which has fewer
+    server connections than clients."""
     with cluster() as server:
         name = server.empty_database()
         port = free_port()
@@ -55,10 +71,16 @@ def pooled() -> Iterator[str]:
         try:
             url = f"postgresql://signet@127.0.0.1:{port}/{name}"
             _wait_until_up(server, port, name)
-            yield url
+            yield lambda: server.empty_database(name) and url
         finally:
             pooler.terminate()
             pooler.wait(timeout=10)
+
+
+@pytest.fixture
+def config(pooled: Callable[[], str]) -> PostgresConfig:
+    """In place of the suite's: an empty database behind the pooler, as it must be configured."""
+    return PostgresConfig(url=pooled(), statement_cache_size=0)
 
 
 def _wait_until_up(server: Postgres, port: int, name: str) -> None:
@@ -73,9 +95,8 @@ def _wait_until_up(server: Postgres, port: int, name: str) -> None:
             return
 
 
-async def test_batches_through_the_pooler(pooled: str) -> None:
+async def test_batches_through_the_pooler(config: PostgresConfig) -> None:
     """Migrations, batches, single transactions and reads of two processes' worth of clients."""
-    config = PostgresConfig(url=pooled, statement_cache_size=0)
     async with (
         open_postgres(config) as one,
         open_postgres(config) as two,
