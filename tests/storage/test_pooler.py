@@ -26,6 +26,7 @@ from signet.storage.committer import open_committer
 from signet.storage.config import PostgresConfig
 from signet.storage.exchanges import Committed
 from signet.storage.postgres import open_postgres
+from signet.storage.schema import read_schema
 
 pytestmark = [
     pytest.mark.anyio,
@@ -110,3 +111,16 @@ async def test_batches_through_the_pooler(config: PostgresConfig) -> None:
         )
         assert sum(isinstance(result, Committed) for result in results) == 200
         assert len(await receipts_of(two, "trace-1")) == 200
+
+
+async def test_schema_through_the_pooler(
+    config: PostgresConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a database still needs is told to any number of processes, one after another."""
+    assert (await read_schema(config)).version == 0
+    async with open_postgres(config) as opened:
+        for _ in range(6):  # twice on each connection to the server
+            # Each process counts its statements from the beginning.
+            monkeypatch.setattr("asyncpg.connection._uid", 0)
+            schema = await read_schema(config)
+            assert (schema.version, schema.pending) == (opened.schema_version, [])

@@ -76,11 +76,11 @@ def _database(text: str) -> SqliteConfig | PostgresConfig:
     if engine == "sqlite" and place:
         return SqliteConfig(path=Path(place.removeprefix("//")).expanduser().resolve())
     if engine in ("postgres", "postgresql"):
-        if place.startswith("//"):
-            return PostgresConfig(url=text)
-        url = place or read_settings(os.environ).settings.storage.postgres_url
+        storage = read_settings(os.environ).settings.storage
+        url = text if place.startswith("//") else place or storage.postgres_url
         if url:
-            return PostgresConfig(url=url)
+            cache = storage.postgres_statement_cache
+            return PostgresConfig(url=url, statement_cache_size=cache)
     raise argparse.ArgumentTypeError(
         "a database reads sqlite:PATH, postgres:URL, or postgres: with SP_POSTGRES_URL set"
     )

@@ -34,6 +34,7 @@ class _SqliteConnection(Protocol):
 
 
 class _PostgresConnection(Protocol):
+    async def execute(self, query: str) -> object: ...
     async def fetchval(self, query: str) -> object: ...
     async def fetch(self, query: str) -> Sequence[Sequence[object]]: ...
     async def close(self) -> None: ...
@@ -77,9 +78,14 @@ async def _postgres(config: PostgresConfig) -> list[Applied]:
     connect = cast("Callable[..., Awaitable[_PostgresConnection]]", asyncpg.connect)
     try:
         connection = await connect(
-            config.url, timeout=config.connect_s, command_timeout=config.statement_s
+            config.url,
+            timeout=config.connect_s,
+            command_timeout=config.statement_s,
+            statement_cache_size=config.statement_cache_size,
         )
         try:
+            # Behind a pooler only a transaction is carried out by one server connection.
+            await connection.execute("BEGIN READ ONLY")
             known = await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL")
             return [_applied(row) for row in await connection.fetch(_TAKEN)] if known else []
         finally:
