@@ -130,10 +130,10 @@ class Deployment:
         """Ask for something of acme's."""
         return await self.app.get(path, api_key=api_key)
 
-    async def reload(self, *, api_key: str = "admin-key") -> Reply:
+    async def reload(self, query: str = "", *, api_key: str = "admin-key") -> Reply:
         """Ask for the reserved capacity to be read again."""
         headers = [(b"x-signet-api-key", api_key.encode())]
-        return await self.app.call("POST", "/v1/admin/reload-reserved", headers=headers)
+        return await self.app.call("POST", f"/v1/admin/reload-reserved{query}", headers=headers)
 
 
 @pytest.fixture
@@ -434,6 +434,21 @@ class TestReload:
         assert (await deployment.reload()).json["changed"] == ["acme"]
         after = (await deployment.get("/v1/billing/preview")).json
         assert (after["plan"], after["lines"]) == (before["plan"], before["lines"])
+
+    async def test_the_current_month_can_be_priced_anew(self, deployment: Deployment) -> None:
+        """With `?period=current` the whole month has the new plan, of all units so far."""
+        await deployment.exchange(5)
+        await deployment.get("/v1/billing/preview")
+        deployment.reserved.write_text(json.dumps({"acme": {**PLAN, "vex_reserved": 1}}))
+        reply = await deployment.reload("?period=current")
+        jsonschema_rs.validate(dict(schemas.RELOADED), reply.json)
+        assert reply.json["repriced"].keys() == {"acme"}
+        after = (await deployment.get("/v1/billing/preview")).json
+        assert after["plan"] == reply.json["plans"]["acme"]
+        assert (await deployment.reload("?period=current")).json["repriced"] == {}
+        for query in ("?period=2026-11", "?period=", "?period=next"):
+            refused = await deployment.reload(query)
+            assert (refused.status, refused.code) == (400, "parameter_invalid")
 
     @pytest.mark.parametrize(
         ("change", "pointer"),

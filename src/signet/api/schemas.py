@@ -371,10 +371,14 @@ EVENTS: Final[Schema] = {
 
 RELOADED: Final[Schema] = {
     "type": "object",
-    "required": ["plans", "changed"],
+    "required": ["plans", "changed", "repriced"],
     "properties": {
         "plans": {"type": "object", "additionalProperties": {"type": "string"}},
         "changed": {"type": "array", "items": {"type": "string"}},
+        "repriced": {
+            "type": "object",
+            "additionalProperties": {"type": "object", "additionalProperties": {"type": "integer"}},
+        },
     },
 }
 

@@ -26,7 +26,7 @@ from signet.core.ids import TenantId
 from signet.core.pricing import Meter, ReservedConfigInvalid, Tier
 from signet.core.tenant import Tenant
 from signet.gateway.billing import Biller, BillingRefused, Dispatch, Router
-from signet.gateway.metering import Metering
+from signet.gateway.metering import Metering, Repriced
 from signet.gateway.plans import Plans, Reloaded
 from signet.gateway.ports import Clock
 from signet.gateway.reconciliation import Drift, Reconciliation
@@ -62,18 +62,23 @@ class Billing:
     metrics: Metrics
     workers: Sequence[Worker]
 
-    async def reload(self, actor: str, origin: Origin | None = None) -> Reloaded:
+    async def reload(
+        self, actor: str, origin: Origin | None = None, *, reprice: bool = False
+    ) -> tuple[Reloaded, Repriced]:
         """Read the reserved-capacity file again; nothing changes unless all of it is in order.
 
-        `actor` is the id of the key that asks, from `origin`. Raises `ReservedConfigInvalid`,
-        `BillingRefused`, or `StartRefused` without a file.
+        `actor` is the id of the key that asks, from `origin`. With `reprice` the months that are
+        under way are priced anew; returned is by how much each item of theirs changed. Raises
+        `ReservedConfigInvalid`, `BillingRefused`, or `StartRefused` without a file.
         """
         document = _reserved_document(self.settings)
         if document is None:
             raise StartRefused("SP_RESERVED_CONFIG is not set, so there is nothing to reload")
         reloaded = await self.plans.reload(document, actor=actor, origin=origin)
         tell_reserved(self.metrics, self.plans)
-        return reloaded
+        if not reprice:
+            return reloaded, {}
+        return reloaded, await self.metering.reprice_current(actor=actor, origin=origin)
 
 
 @asynccontextmanager

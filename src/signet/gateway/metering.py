@@ -12,22 +12,28 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
-from typing import Protocol
+from typing import Final, Protocol
 
-from signet.core.billing import crossed, hour_of, period_named
+from signet.core.audit import Change, Origin
+from signet.core.billing import crossed, hour_of, period_named, period_of
 from signet.core.errors import SignetError
 from signet.core.ids import TenantId
 from signet.core.pricing import METERS, Meter, TenantPlan, Tier, allocate, load_reserved, moved
 from signet.gateway.ports import Clock
 from signet.receipts.canonical import Json, canonicalize
 from signet.storage import billing, outbox
+from signet.storage.audit import record_change
 from signet.storage.billing import HourUnits, StoredPeriod, Uncounted
 from signet.storage.database import Database
 from signet.storage.outbox import Gain, WindowKey
 from signet.storage.tx import Tx
 
+Repriced = Mapping[TenantId, Mapping[str, int]]
+"""By how many units each Stripe item of some tenants changed."""
+
 _Slot = tuple[WindowKey, str]
 """A window and its meter."""
+_MOST: Final = 100_000
 
 
 class PeriodClosed(SignetError):
@@ -87,12 +93,35 @@ class Metering:
             self.observer.allocated(one.tenant, one.meter, one.band, one.units)
         return seen
 
-    async def reprice(self, tenant: TenantId, period: str) -> Mapping[str, int]:
+    async def reprice_current(self, *, actor: str, origin: Origin | None = None) -> Repriced:
+        """Price every tenant's current month anew whose plan is another than the one in force.
+
+        Returns by how much each Stripe item changed. Closed months stay as they are. Each month is
+        a transaction of its own: asked again after a failure, this goes on where it ended.
+        """
+        changes: dict[TenantId, Mapping[str, int]] = {}
+        now_us = self.clock()
+        periods = await self.database.read_current(
+            billing.periods_ended_after, ended_after_us=now_us, limit=_MOST
+        )
+        for stored in periods:
+            tenant = TenantId(stored.tenant)
+            plan = self.plan_of(tenant)
+            is_current = stored.period == period_of(now_us, plan.zone).name
+            if is_current and stored.closed_us is None and stored.plan != plan.cid:
+                changes[tenant] = await self.reprice(
+                    tenant, stored.period, actor=actor, origin=origin
+                )
+        return changes
+
+    async def reprice(
+        self, tenant: TenantId, period: str, *, actor: str, origin: Origin | None = None
+    ) -> Mapping[str, int]:
         """Allocate a whole open month anew, by the plan that is in force now.
 
         Returns by how much each Stripe item changed. Raises `PeriodClosed` or `PeriodUnknown`.
         """
-        return await self.database.transact(self._reprice, tenant, period)
+        return await self.database.transact(self._reprice, tenant, period, actor, origin)
 
     async def recount(self, tenant: TenantId, period: str) -> Mapping[str, int]:
         """Count a month again from its receipts, by the plan that it has pinned."""
@@ -187,11 +216,15 @@ class Metering:
                     document=canonicalize(document),
                 )
 
-    async def _reprice(self, tx: Tx, tenant: TenantId, period: str) -> Mapping[str, int]:
+    async def _reprice(
+        self, tx: Tx, tenant: TenantId, period: str, actor: str, origin: Origin | None
+    ) -> Mapping[str, int]:
         await billing.lock_cursor(tx)
         stored = await self._open_month(tx, tenant, period)
         plan = self.plan_of(tenant)
         await billing.keep_plan(tx, plan.cid, plan.document)
+        if stored.plan != plan.cid:
+            await billing.replace_plan(tx, stored.plan, until_us=stored.end_us)
         hours = await billing.hours(tx, tenant, period)
         changes = await self._rewrite(tx, plan, stored, hours)
         await billing.tell(
@@ -210,6 +243,16 @@ class Metering:
                 }
             ),
         )
+        change = Change(
+            actor=actor,
+            tenant=tenant,
+            action="billing.reprice",
+            object=period,
+            before={"plan": stored.plan},
+            after={"plan": plan.cid, "changes": dict(changes)},
+            origin=origin,
+        )
+        await record_change(tx, change)
         return changes
 
     async def _recount(self, tx: Tx, tenant: TenantId, period: str) -> Mapping[str, int]:

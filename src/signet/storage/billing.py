@@ -255,11 +255,14 @@ async def open_periods(tx: ReadTx, *, ended_by_us: int, limit: int) -> list[Stor
 
 
 async def recent_plans(tx: ReadTx, *, ended_after_us: int) -> list[bytes]:
-    """The documents of all plans that months have pinned which ended after then."""
+    """The documents of all plans that priced months which ended after then, the replaced ones too:
+    their items have windows that must become nothing."""
     return await tx.all(
         bytes,
         """SELECT document FROM billing_plans WHERE cid IN
-            (SELECT plan FROM billing_periods WHERE end_us > :ended_after)""",
+            (SELECT plan FROM billing_periods WHERE end_us > :ended_after)
+        UNION SELECT document FROM billing_plans
+            WHERE replaced_until_us IS NOT NULL AND replaced_until_us > :ended_after""",
         ended_after=ended_after_us,
     )
 
@@ -306,6 +309,16 @@ async def keep_plan(tx: Tx, plan: str, document: bytes) -> None:
         "ON CONFLICT (cid) DO NOTHING",
         plan=plan,
         document=document,
+    )
+
+
+async def replace_plan(tx: Tx, plan: str, *, until_us: int) -> None:
+    """Say that a month which ends then was priced by this plan, and is by another one now."""
+    await tx.execute(
+        """UPDATE billing_plans SET replaced_until_us = :until
+        WHERE cid = :plan AND coalesce(replaced_until_us, 0) < :until""",
+        plan=plan,
+        until=until_us,
     )
 
 

@@ -419,7 +419,7 @@ async def test_repricing_reaches_stripe(world: World) -> None:
     await use(world, "window", 12, 5)
     await world.settle()
     world.month.plans[TENANT] = items_of("sum")
-    await world.month.metering.reprice(TENANT, "2026-11")
+    await world.month.metering.reprice(TENANT, "2026-11", actor="env_1")
     await world.settle()
     assert await world.agrees("sum", 17)
     assert world.held("si_window_t1") == world.held("si_window_t2") == 0

@@ -13,7 +13,7 @@ from signet.core.pricing import allocate
 from signet.gateway.metering import PeriodClosed, PeriodUnknown, overage_by_item
 from signet.storage import billing, outbox
 from signet.storage.database import Database
-from signet.storage.tx import Tx
+from signet.storage.tx import ReadTx, Tx
 
 pytestmark = pytest.mark.anyio
 
@@ -173,12 +173,12 @@ async def test_repricing_allocates_the_whole_month_anew(month: Month) -> None:
     assert await windows(month) == {("si_t1", 0): 2, ("si_t1", 1): 3, ("si_t2", 1): 2}
     tier = {"threshold": 1, "price_per_unit": 0.01, "stripe_item": "si_new"}
     month.plans[TENANT] = plan(vex_reserved=4, vex_overage_tiers=[tier])
-    changes = await month.metering.reprice(TENANT, MONTH)
+    changes = await month.metering.reprice(TENANT, MONTH, actor="env_1")
     assert changes == {"si_new": 13, "si_t1": -5, "si_t2": -2}
     assert await windows(month) == {
         ("si_t1", 0): 0, ("si_t1", 1): 0, ("si_t2", 1): 0, ("si_new", 0): 8, ("si_new", 1): 5,
     }  # fmt: skip
-    assert await month.metering.reprice(TENANT, MONTH) == {}
+    assert await month.metering.reprice(TENANT, MONTH, actor="env_1") == {}
     await month.exchange(1)
     await month.count()
     assert (await windows(month))["si_new", 1] == 6
@@ -192,7 +192,7 @@ async def test_repricing_allocates_the_whole_month_anew(month: Month) -> None:
 async def test_what_cannot_be_repriced(month: Month) -> None:
     """A month without units is unknown, and one with a statement is closed."""
     with pytest.raises(PeriodUnknown):
-        await month.metering.reprice(TENANT, MONTH)
+        await month.metering.reprice(TENANT, MONTH, actor="env_1")
     with pytest.raises(PeriodUnknown):
         await month.metering.recount(TENANT, MONTH)
     await month.exchange(1)
@@ -205,7 +205,7 @@ async def test_what_cannot_be_repriced(month: Month) -> None:
 
     await month.db.transact(close)
     with pytest.raises(PeriodClosed):
-        await month.metering.reprice(TENANT, MONTH)
+        await month.metering.reprice(TENANT, MONTH, actor="env_1")
 
 
 async def test_recounting_mends_what_was_lost(month: Month) -> None:
@@ -242,6 +242,38 @@ async def test_volume_moves_the_whole_overage(month: Month) -> None:
         "si_t1": 0,
         "si_t2": 8,
     }
+
+
+async def test_every_month_under_way_is_priced_anew(month: Month) -> None:
+    """Of those whose plan is another than the one in force, once, and on record."""
+    other = TenantId("beta")
+    await month.exchange(12)
+    await month.exchange(7, tenant=other)
+    await month.count()
+    assert await month.metering.reprice_current(actor="env_1") == {}
+    month.plans[TENANT] = plan(vex_reserved=4)
+    assert await month.metering.reprice_current(actor="env_1") == {TENANT: {"si_t1": 3, "si_t2": 3}}
+    assert await month.metering.reprice_current(actor="env_1") == {}
+
+    async def entries(tx: ReadTx) -> list[bytes]:
+        return await tx.all(bytes, "SELECT body FROM audit_entries WHERE tenant = :t", t=TENANT)
+
+    (entry,) = map(json.loads, await month.db.read_current(entries))
+    assert (entry["actor"], entry["action"], entry["object"]) == ("env_1", "billing.reprice", MONTH)
+    assert entry["after"]["plan"] == month.plans[TENANT].cid
+
+
+async def test_a_replaced_plan_is_remembered(month: Month) -> None:
+    """Its items hold windows that must become nothing, also after a restart."""
+    await month.exchange(12)
+    await month.count()
+    before = month.plans[TENANT]
+    month.plans[TENANT] = plan(vex_reserved=4)
+    await month.metering.reprice(TENANT, MONTH, actor="env_1")
+    kept = await month.db.read_current(billing.recent_plans, ended_after_us=month.now_us)
+    assert sorted(kept) == sorted([before.document, month.plans[TENANT].document])
+    later = month.now_us + 40 * 24 * 3_600_000_000
+    assert await month.db.read_current(billing.recent_plans, ended_after_us=later) == []
 
 
 async def test_marks_of_reserve_and_quota_are_told_once(month: Month) -> None:

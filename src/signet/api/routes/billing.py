@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final, Protocol
 
 import orjson
@@ -21,7 +21,7 @@ from signet.core.ids import TenantId
 from signet.core.pricing import TenantPlan
 from signet.core.tenant import Principal, Scope
 from signet.gateway.events import read_events
-from signet.gateway.metering import PeriodUnknown
+from signet.gateway.metering import PeriodUnknown, Repriced
 from signet.gateway.plans import Reloaded
 from signet.gateway.statements import Statements, StatementUnknown, as_csv, current_period
 from signet.receipts.canonical import Json, canonicalize
@@ -32,6 +32,16 @@ _JSON: Final = "application/json"
 _CSV: Final = "text/csv"
 _JSONL: Final = "application/jsonl"
 _EVENTS: Final = 100
+
+
+class Reload(Protocol):
+    """Reads the reserved capacity again, and prices the months under way anew where asked to."""
+
+    async def __call__(
+        self, actor: str, origin: Origin, *, reprice: bool
+    ) -> tuple[Reloaded, Repriced]:
+        """Tell what is in force and what changed; `actor` is the id of the key that asks."""
+        ...
 
 
 class Plans(Protocol):
@@ -55,6 +65,12 @@ _REVISION = Parameter(
     doc="Which revision; the newest when absent.",
     schema={"type": "integer", "minimum": 1, "maximum": 999999},
 )
+_REPRICED = Parameter(
+    name="period",
+    place="query",
+    doc="`current` prices the months that are under way anew, and tells Stripe the difference.",
+    schema={"enum": ["current"]},
+)
 _FORMAT = Parameter(
     name="format",
     place="query",
@@ -67,7 +83,7 @@ def operations(
     database: Database,
     plans: Plans,
     statements: Statements,
-    reload: Callable[[str, Origin], Awaitable[Reloaded]],
+    reload: Reload,
     now_us: Callable[[], int],
 ) -> list[Operation]:
     """Return the operations of this file. `reload` is told which key asks, from where."""
@@ -127,15 +143,24 @@ def operations(
         return Response(orjson.dumps({"events": shown}), media_type=_JSON)
 
     async def reload_reserved(request: Request, principal: Principal) -> Response:
+        period = request.query_params.get("period")
+        if period not in (None, "current"):
+            return problem_response("parameter_invalid", "period is `current`, or left out")
         visit = visit_of(request)
         try:
-            reloaded = await reload(principal.key_id, visit.origin)
+            reloaded, repriced = await reload(
+                principal.key_id, visit.origin, reprice=period is not None
+            )
         except StorageError:
             raise
         except SignetError as error:
             return problem_response("reload_refused", error.detail, faults=error.faults)
         visit.recorded = True
-        document = {"plans": dict(reloaded.plans), "changed": list(reloaded.changed)}
+        document = {
+            "plans": dict(reloaded.plans),
+            "changed": list(reloaded.changed),
+            "repriced": {tenant: dict(changes) for tenant, changes in repriced.items()},
+        }
         return Response(orjson.dumps(document), media_type=_JSON)
 
     reading = ("parameter_invalid", "not_acknowledged", "overloaded")
@@ -220,7 +245,8 @@ def operations(
             endpoint=reload_reserved,
             scope=Scope.ADMIN,
             answers={200: Content(doc="The plans in force.", schema=schemas.RELOADED)},
-            problems=("reload_refused", "not_acknowledged", "overloaded"),
+            parameters=(_REPRICED,),
+            problems=("reload_refused", *reading),
         ),
     ]
 
