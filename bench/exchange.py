@@ -1,8 +1,8 @@
 """Exchanges per second of the running server, next to a null route and to itself without a commit.
 
-Run `python -m bench.exchange [--profile]`. Three servers of the same stack (uvicorn, uvloop,
-httptools), one process each, asked in turns by a load tool in another process, so that the ratios
-hold while the machine is busy with something else:
+Run `python -m bench.exchange [--profile | --filled [ROWS]]`. Servers of the same stack (uvicorn,
+uvloop, httptools), one process each, asked in turns by a load tool in another process, so that the
+ratios hold while the machine is busy with something else:
 
     null         a raw ASGI application that takes in the body and answers `{}`
     exchange     the gateway, SQLite with synchronous=FULL, 2 KB bodies, a fresh key each
@@ -34,6 +34,7 @@ import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.load import TOOL, Load, drive
+from bench.storage import settle
 from signet.app import gateway as composition
 from signet.app import open_gateway, settle_memory
 from signet.gateway import sealing
@@ -135,6 +136,8 @@ async def _serve(what: str, directory: str) -> None:
     keys = json.dumps({API_KEY: {"tenant": "bench"}})
     environ = {"SP_DATA_DIR": directory, "SP_API_KEYS": keys, "SP_LOG_LEVEL": "warning"}
     async with open_gateway(read_settings(environ).settings) as gateway:
+        if what.startswith("filled-"):
+            await settle(gateway.database, int(what.removeprefix("filled-")))
         await listen(gateway.asgi, listener)
 
 
@@ -262,6 +265,30 @@ def main() -> None:
     )
 
 
+def _filled(rows: int) -> None:
+    """Print what an exchange costs with `rows` receipts stored, next to one with none."""
+    request = body()
+    rounds: dict[str, list[Measured]] = {"exchange": [], f"filled-{rows}": []}
+    with ExitStack() as stack:
+        servers = {what: stack.enter_context(served(what)) for what in rounds}
+        for _ in range(ROUNDS + 1):  # the first warms up: a full table is read from the disk
+            for what, server in servers.items():
+                cpu_s = server.cpu_s
+                load = drive(
+                    server.url, concurrency=64, seconds=SECONDS, body=request, api_key=API_KEY
+                )
+                assert load.errors == 0, f"{what}: {load}"
+                cost_us = (server.cpu_s - cpu_s) / load.count * 1e6
+                rounds[what].append(Measured(load=load, cpu_us=cost_us))
+    for what, of in rounds.items():
+        del of[0]
+        cpu = _best(of, lambda m: m.cpu_us)
+        print(f"  {what:18}{_rate(of):8.0f} req/s{cpu:8.0f} us CPU")
+    empty, full = rounds.values()
+    cpu = _best(full, lambda m: m.cpu_us) / _best(empty, lambda m: m.cpu_us)
+    print(f"  with / without: {_rate(empty) / _rate(full):.2f} wall, {cpu:.2f} CPU (to keep: 1.3)")
+
+
 def _profiled() -> None:
     """Profile the exchange at c=64 and print its hot spots."""
     with tempfile.TemporaryDirectory() as directory:
@@ -284,5 +311,7 @@ if __name__ == "__main__":
                 profiler.dump_stats(os.environ["BENCH_PROFILE"])
         case ["--profile"]:
             _profiled()
+        case ["--filled", *rows]:
+            _filled(int(rows[0]) if rows else 1_000_000)
         case _:
             main()

@@ -49,37 +49,41 @@ _FILL: dict[Engine, list[str]] = {
         """
         CREATE TEMP TABLE n AS WITH RECURSIVE n (i) AS (
             SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :rows
-        ) SELECT i + 10000000 AS i, randomblob(32) AS h FROM n
+        ) SELECT i + 10000000 AS i, randomblob(32) AS h, unixepoch() * 1000000 + i AS ts FROM n
         """,
         """
-        INSERT INTO receipts SELECT i, i, 1, 'bench', 'exchange', 'allowed', i, '2026-11',
+        INSERT INTO receipts SELECT i, i, 1, 'bench', 'exchange', 'allowed', ts, '2026-11',
             1, 0, h, 'h..s', h FROM n
         """,
         "INSERT INTO heads SELECT 'bench', lower(hex(h)), i, 1, h FROM n ORDER BY h",
         "INSERT INTO idempotency SELECT 'bench', h, h, i, 0 FROM n ORDER BY h",
         """
-        INSERT INTO answers SELECT i, 'bench', h, hex(h), i, 200, 'application/json', h, NULL
+        INSERT INTO answers SELECT i, 'bench', h, hex(h), ts, 200, 'application/json', h, NULL
         FROM n
         """,
-        "INSERT INTO payloads SELECT i, 'bench', h, i, h, NULL FROM n",
+        "INSERT INTO payloads SELECT i, 'bench', h, ts, h, NULL FROM n",
         "DROP TABLE n",
+        "UPDATE billing_cursor SET receipt = 20000000",  # they were metered when they came
     ],
     "postgres": [
         """
         CREATE TEMP TABLE n ON COMMIT DROP AS
-        SELECT i + 10000000 AS i, sha256(i::text::bytea) AS h FROM generate_series(1, :rows) AS i
+        SELECT i + 10000000 AS i, sha256(i::text::bytea) AS h,
+            extract(epoch FROM now())::bigint * 1000000 + i AS ts
+        FROM generate_series(1, :rows) AS i
         """,
         """
-        INSERT INTO receipts SELECT i, i, 1, 'bench', 'exchange', 'allowed', i, '2026-11',
+        INSERT INTO receipts SELECT i, i, 1, 'bench', 'exchange', 'allowed', ts, '2026-11',
             1, 0, h, 'h..s', h FROM n
         """,
         "INSERT INTO heads SELECT 'bench', encode(h, 'hex'), i, 1, h FROM n",
         "INSERT INTO idempotency SELECT 'bench', h, h, i, 0 FROM n",
         """
-        INSERT INTO answers SELECT i, 'bench', h, encode(h, 'hex'), i, 200, 'application/json', h
+        INSERT INTO answers SELECT i, 'bench', h, encode(h, 'hex'), ts, 200, 'application/json', h
         FROM n
         """,
-        "INSERT INTO payloads SELECT i, 'bench', h, i, h, NULL FROM n",
+        "INSERT INTO payloads SELECT i, 'bench', h, ts, h, NULL FROM n",
+        "UPDATE billing_cursor SET receipt = 20000000",
         "SELECT setval('receipt_id', 20000000)",
     ],
 }
