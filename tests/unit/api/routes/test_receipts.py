@@ -19,7 +19,7 @@ def test_what_belongs_to_a_tenant_is_secured() -> None:
     """Only the public keys are public."""
     operations = receipts.operations(cast(Exports, None))
     public = [operation.name for operation in operations if isinstance(operation, Public)]
-    assert public == ["jwks"]
+    assert public == ["jwks", "export_key_log"]
     for operation in operations:
         assert set(operation.problems) <= PROBLEMS.keys()
         if isinstance(operation, Secured):
