@@ -2,8 +2,8 @@
 
 Rates are shared by every process and node: who has one waits for the next look at the shared
 buckets, together with all others that wait. The first look is taken at once; after one that found
-several waiting, the next is a moment later, so that a crowd shares it. Who has no limit waits for
-nothing. How many requests may be in progress is counted by each process for itself.
+several waiting, the next comes after ten times as long as it took, so that a crowd shares it. Who
+has no limit waits for nothing. How many may be in progress is counted by each process for itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from signet.storage.errors import StorageError
 from signet.storage.limits import Bucket, Want
 from signet.telemetry.metrics import Metrics
 
-_TOGETHER_S: Final = 0.005
+_MOST_PAUSE_S: Final = 0.01
+_PAUSE_PER_LOOK: Final = 10
 _PATIENCE_S: Final = 2.0
 _MOST_REMEMBERED: Final = 4096
 
@@ -209,9 +210,12 @@ class Limits:
         finally:
             for name, group in waiting.items():
                 self._answer(name, group, taken.get(name), asked_s)
-        self._metrics.limiting.observe(self._monotonic() - asked_s)
+        took_s = self._monotonic() - asked_s
+        self._metrics.limiting.observe(took_s)
         crowd = sum(len(group.answers) for group in waiting.values()) > 1
-        self._alone_after_s = asked_s + _TOGETHER_S if crowd else 0.0
+        # So that looks take a small part of the time, whatever one of them takes.
+        pause_s = min(took_s * _PAUSE_PER_LOOK, _MOST_PAUSE_S) if crowd else 0.0
+        self._alone_after_s = asked_s + pause_s
         return 0
 
     async def forget(self) -> int:

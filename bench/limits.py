@@ -1,0 +1,167 @@
+"""What limits cost: an exchange of a caller with rates against one without, and the door.
+
+Run `python -m bench.limits`. One gateway for each engine is asked in turns by callers that have no
+limit, a rate of their tenant, and a rate of their key as well, none of which is ever reached; then
+a null route behind uvicorn's own protocol and behind the door. Costs are processor time of the
+serving process and of PostgreSQL, medians over the rounds, so that they hold on a busy machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import psutil
+import uvicorn
+import uvloop
+from tests.fleet import gateway, postgres_settings
+from tests.postgres import cluster
+
+from bench.exchange import body, null
+from bench.load import TOOL, drive
+from signet.api.door import Door, DoorLimits
+from signet.telemetry.metrics import Metrics
+
+CALLERS: Final = 64
+ROUNDS: Final = 5
+SECONDS: Final = 3.0
+
+_RATE: Final = {"rate_per_minute": 600_000, "rate_burst": 1_000_000}
+_KEY_RATE: Final = {"key_rate_per_minute": 600_000, "key_rate_burst": 1_000_000}
+KEYS: Final[Mapping[str, Mapping[str, object]]] = {
+    "no limit": {"tenant": "free"},
+    "a rate": {"tenant": "rated", **_RATE},
+    "two rates": {"tenant": "twice", **_RATE, **_KEY_RATE},
+}
+
+
+def processor_s(pid: int) -> float:
+    """The processor time that a process and all below it have used."""
+    root = psutil.Process(pid)
+    times = [process.cpu_times() for process in (root, *root.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
+def in_turns(turns: Mapping[str, Callable[[], tuple[float, float]]]) -> None:
+    """Print the cost of each in microseconds, its rate, and both against the first."""
+    costs: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = {}
+    for number in range(ROUNDS + 1):
+        for what, turn in turns.items():
+            cost_us, rate = turn()
+            if number:  # the first round warms up
+                costs.setdefault(what, []).append(cost_us)
+                rates.setdefault(what, []).append(rate)
+    first = next(iter(turns))
+    for what in turns:
+        more = [mine / other for mine, other in zip(costs[what], costs[first], strict=True)]
+        slower = [mine / other for mine, other in zip(rates[what], rates[first], strict=True)]
+        print(
+            f"  {what:24}{statistics.median(costs[what]):8.0f} us"
+            f"{statistics.median(more) - 1:+8.1%}"
+            f"{statistics.median(rates[what]):8.0f} /s{statistics.median(slower) - 1:+8.1%}"
+        )
+
+
+def asked(url: str, pids: list[int], api_key: str) -> tuple[float, float]:
+    """Post for a while; what one request cost in microseconds, and how many were a second."""
+    before = sum(map(processor_s, pids))
+    load = drive(url, concurrency=CALLERS, seconds=SECONDS, body=body(), api_key=api_key)
+    assert load.errors == 0, load
+    return (sum(map(processor_s, pids)) - before) / load.count * 1e6, load.rate
+
+
+def exchanges(engine: str) -> None:
+    """An exchange with and without limits."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="signet-bench-")))
+        settings = {"SP_API_KEYS": json.dumps(KEYS)}
+        pids: list[int] = []
+        if engine == "postgres":
+            before = {child.pid for child in psutil.Process().children()}
+            postgres = stack.enter_context(
+                cluster(options={"fsync": "on", "synchronous_commit": "on"})
+            )
+            pids = [c.pid for c in psutil.Process().children() if c.pid not in before]
+            settings |= postgres_settings(postgres.url(postgres.empty_database()))
+        live = stack.enter_context(gateway(directory, **settings))
+        pids.append(live.process.pid)
+        url = f"{live.url}/v1/exchange"
+        in_turns({key: lambda key=key: asked(url, pids, key) for key in KEYS})
+
+
+async def _serve(guarded: bool) -> None:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+    limits = DoorLimits(
+        header_bytes=32 << 10,
+        header_count=100,
+        header_s=10,
+        body_s=30,
+        answer_s=60,
+        connections=2000,
+    )
+    door = Door(limits, Metrics())
+    config = uvicorn.Config(
+        null,
+        http=door.protocol if guarded else "httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+    )
+    print(listener.getsockname()[1], flush=True)
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(door.watch())
+        await uvicorn.Server(config).serve([listener])
+        watching.cancel()
+
+
+@contextmanager
+def served(what: str) -> Iterator[tuple[str, int]]:
+    """Serve the null route in a process of its own; where, and by which process."""
+    command = [sys.executable, "-m", "bench.limits", what]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/", process.pid
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def main() -> None:
+    """Print costs and ratios of one run."""
+    print(f"limits: c={CALLERS}, load from {TOOL}")
+    for engine in ("sqlite", "postgres"):
+        print(f" an exchange on {engine}, of a caller with")
+        exchanges(engine)
+    print(" the null route")
+    with ExitStack() as stack:
+        servers = {what: stack.enter_context(served(what)) for what in ("plain", "door")}
+        in_turns(
+            {what: lambda at=at: asked(at[0], [at[1]], "none") for what, at in servers.items()}
+        )
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case [("plain" | "door") as what]:
+            with suppress(KeyboardInterrupt):
+                uvloop.run(_serve(what == "door"))
+        case _:
+            main()
