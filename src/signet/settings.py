@@ -652,6 +652,47 @@ class Environment:
     unknown: tuple[str, ...]
 
 
+def secret_values(settings: Settings) -> tuple[str, ...]:
+    """Return the texts that no log may show. API keys are not among them: only hashes are kept."""
+    found: list[str] = []
+    for section, attribute, declared in _declarations():
+        value: object = getattr(getattr(settings, section), attribute)
+        if declared.secret and isinstance(value, str):
+            found.append(value)
+        elif declared.secret and isinstance(value, tuple):
+            found += [text for _, text in cast("tuple[tuple[str, str], ...]", value)]
+    for url in (settings.storage.postgres_url, settings.storage.postgres_replica_url):
+        found += _passwords(url or "")
+    return tuple(found)
+
+
+def environment_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the texts of secret variables, API keys among them, however wrong they may be.
+
+    For the one sentence of a command that fails: nothing else may hold API keys.
+    """
+    found: list[str] = []
+    for declared in declared_settings():
+        try:
+            origin = _origin(declared, environ)
+        except (ValueError, OSError):
+            continue
+        if declared.secret and origin.source != "default":
+            found += [origin.text, *_passwords(origin.text)]
+            if declared.name == "SP_API_KEYS":
+                found += re.findall(r'"((?:[^"\\]|\\.)*)"\s*:\s*\{', origin.text)
+    return tuple(found)
+
+
+def _passwords(url: str) -> Iterator[str]:
+    """The password of a connection URL, as it is written there and as it is meant."""
+    user_info, at, _ = url.partition("://")[2].partition("/")[0].rpartition("@")
+    password = user_info.partition(":")[2] if at else ""
+    if password:
+        yield password
+        yield unquote(password)
+
+
 def declared_settings() -> tuple[Declared, ...]:
     """Return every setting there is, in the order of the tree."""
     return tuple(declared for _, _, declared in _declarations())

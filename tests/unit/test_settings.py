@@ -5,11 +5,21 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from signet.settings import Environment, Settings, SettingsInvalid, declared_settings, read_settings
+from signet.settings import (
+    Declared,
+    Environment,
+    Settings,
+    SettingsInvalid,
+    declared_settings,
+    environment_secrets,
+    read_settings,
+    secret_values,
+)
 
 SEED = base64.urlsafe_b64encode(bytes(range(32))).decode()
 
@@ -249,3 +259,50 @@ class TestCollector:
         with pytest.raises(SettingsInvalid) as caught:
             read_settings({name: text})
         assert [fault.pointer for fault in caught.value.faults] == [name]
+
+
+class TestSecrets:
+    """What no log and no sentence may show."""
+
+    ENVIRON: Mapping[str, str] = {
+        "SP_PRIVATE_KEY_B64": SEED,
+        "SP_POSTGRES_URL": "postgresql://signet:p%40ssword@db/signet",
+        "SP_METRICS_TOKEN": "metrics-token",
+        "SP_STRIPE_API_KEY": "sk_test_1234567890",
+        "SP_OTLP_HEADERS": "x-token=otlp%20token",
+        "SP_API_KEYS": '{"acme-key-value": {"tenant": "acme"}}',
+    }
+
+    def test_of_the_settings(self) -> None:
+        """Every secret value, and a password also by itself; API keys are not kept."""
+        found = secret_values(read_settings(self.ENVIRON).settings)
+        wanted = {SEED, "metrics-token", "sk_test_1234567890", "otlp token", "p%40ssword"}
+        assert {*wanted, "p@ssword", self.ENVIRON["SP_POSTGRES_URL"]} == set(found)
+
+    def test_of_the_environment(self, tmp_path: Path) -> None:
+        """API keys too, from a file as well, and whatever cannot be read is no error."""
+        file = tmp_path / "keys"
+        file.write_text(self.ENVIRON["SP_API_KEYS"])
+        environ = {
+            **{k: v for k, v in self.ENVIRON.items() if k != "SP_API_KEYS"},
+            "SP_API_KEYS_FILE": str(file),
+            "SP_OPENAI_API_KEY_FILE": str(tmp_path / "none"),
+        }
+        found = environment_secrets(environ)
+        assert {"acme-key-value", "p@ssword", SEED} <= set(found)
+
+
+@pytest.mark.parametrize("declared", declared_settings(), ids=lambda one: one.name)
+def test_every_setting_from_a_file(declared: Declared, tmp_path: Path) -> None:
+    """Each variable has its `_FILE`; both at once are refused, by name."""
+    file = tmp_path / "value"
+    file.write_text("x\n")
+    for name in (declared.name, *declared.also):
+        with pytest.raises(SettingsInvalid) as caught:
+            read_settings({name: "x", f"{name}_FILE": str(file)})
+        details = {f.pointer: f.detail for f in caught.value.faults}
+        assert details[declared.name] == f"expected either {name} or {name}_FILE, not both"
+        with pytest.raises(SettingsInvalid) as caught:
+            read_settings({f"{name}_FILE": str(tmp_path / "none")})
+        details = {f.pointer: f.detail for f in caught.value.faults}
+        assert "cannot be read" in details[declared.name]

@@ -59,6 +59,13 @@ def idempotency_key(headers: RawHeaders) -> str | None:
     return b"\n".join(sorted(values)).decode("latin-1")
 
 
+def presented_secrets(headers: RawHeaders) -> tuple[str, ...]:
+    """Return whatever a caller presented as a key, right or wrong: no log may repeat it."""
+    given = [v for name, v in headers if name in _KEY_HEADERS or name == b"authorization"]
+    texts = [value.decode("latin-1") for value in given]
+    return (*texts, *(text.partition(" ")[2] for text in texts))
+
+
 def _presented_key(headers: RawHeaders) -> bytes | None:
     given = dict(reversed(headers))  # of a repeated header, the first counts
     for name in _KEY_HEADERS:

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from signet.api import visits
-from signet.api.auth import Keyring, Refused, authenticate
+from signet.api.auth import Keyring, Refused, authenticate, presented_secrets
 from signet.api.limiting import within_limits
 from signet.api.openapi import openapi
 from signet.api.operations import (
@@ -176,11 +176,22 @@ def _guarded(
         except (StorageBusy, Busy) as error:
             response = problem_response("overloaded", error.detail, retry_after_s=1.0)
         except StorageError as error:
-            log.error("not_acknowledged", route=operation.path, error=str(error))
+            log.error(
+                "not_acknowledged",
+                route=operation.path,
+                error=str(error),
+                request_id=visit.origin.request_id,
+                presented=presented_secrets(request.scope["headers"]),
+            )
             detail = "the outcome is not known to be durable; ask again with the same key"
             response = problem_response("not_acknowledged", detail, retry_after_s=1.0)
         except Exception:
-            log.exception("request_failed", route=operation.path)
+            log.exception(
+                "request_failed",
+                route=operation.path,
+                request_id=visit.origin.request_id,
+                presented=presented_secrets(request.scope["headers"]),
+            )
             response = problem_response("internal_error", "the gateway failed; its log says why")
         finally:
             metrics.in_flight.dec()

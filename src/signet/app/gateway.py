@@ -58,7 +58,7 @@ from signet.gateway.signing import SigningKeys
 from signet.providers.jsonata import JSONataPool
 from signet.providers.mapping import JSONataRunner
 from signet.receipts.keys import SigningKey
-from signet.settings import Settings
+from signet.settings import Settings, secret_values
 from signet.storage.committer import open_committer
 from signet.storage.database import Database, open_database
 from signet.storage.errors import StorageError
@@ -106,7 +106,7 @@ async def open_gateway(
     A claim lasts `lease_more_s` longer than the network work under it.
     Raises `StartRefused`, `RegistryInvalid` or a `StorageError`; nothing is left open then.
     """
-    log = build_logger(settings.telemetry.log_level)
+    log = build_logger(settings.telemetry.log_level, secrets=secret_values(settings))
     metrics = Metrics()
     metrics.build.labels(__version__).set(1)
     metrics.storage.labels(settings.storage.kind).set(1)

@@ -174,13 +174,24 @@ def _no_such(name: str) -> str:
 
 def _bug(program: str, error: Exception) -> int:
     if os.environ.get("SP_LOG_LEVEL") == "debug":
-        traceback.print_exception(error)
+        print(_without_secrets("".join(traceback.format_exception(error))), file=sys.stderr)
     else:
         said = f"failed unexpectedly: {type(error).__name__}: {error}"
         _report(program, [said, "SP_LOG_LEVEL=debug shows where"])
     return Exit.FAILED
 
 
+def _without_secrets(text: str) -> str:
+    """Take out what must not be shown: a driver's error may repeat the URL with its password."""
+    from signet.settings import environment_secrets
+
+    try:
+        from signet.telemetry.logs import Redactor
+    except ModuleNotFoundError:  # the base install, which opens nothing that has a password
+        return text
+    return Redactor(environment_secrets(os.environ)).text(text)
+
+
 def _report(program: str, lines: Iterable[str]) -> None:
-    first, *more = lines
+    first, *more = [_without_secrets(line) for line in lines]
     print(f"{program}: {first}", *(f"  {line}" for line in more), sep="\n", file=sys.stderr)

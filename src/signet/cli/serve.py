@@ -31,7 +31,7 @@ from signet.cli.exits import CommandFailed, Exit
 from signet.cli.supervisor import Place, supervise, take_place
 from signet.settings import Settings, read_settings
 from signet.storage.database import SqliteConfig
-from signet.telemetry.logs import build_logger
+from signet.telemetry.logs import build_logger, libraries_speak_in
 from signet.telemetry.metrics import share_metrics
 
 if TYPE_CHECKING:
@@ -116,15 +116,16 @@ async def _serve(settings: Settings, place: Place | None) -> None:
             )
             stop = _stop_signals(server, place)
             settle_memory()
-            async with asyncio.TaskGroup() as tasks:
-                watching = tasks.create_task(door.watch())
-                serving = tasks.create_task(server.serve([listener]))
-                await stop.wait()
-                gateway.draining = True
-                await _drain(server, settings.server.drain_s)
-                server.should_exit = True
-                await serving
-                watching.cancel()
+            with libraries_speak_in(gateway.log):
+                async with asyncio.TaskGroup() as tasks:
+                    watching = tasks.create_task(door.watch())
+                    serving = tasks.create_task(server.serve([listener]))
+                    await stop.wait()
+                    gateway.draining = True
+                    await _drain(server, settings.server.drain_s)
+                    server.should_exit = True
+                    await serving
+                    watching.cancel()
 
 
 def _door_limits(settings: Settings) -> DoorLimits:

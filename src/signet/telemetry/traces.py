@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 from structlog.typing import FilteringBoundLogger
 
 from signet.egress.signing import TraceParent, parse_traceparent
+from signet.telemetry.logs import LibraryHandler
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -36,6 +37,7 @@ Fact = Literal["code", "outcome", "replayed", "result"]
 _EXPORT_S: Final = 5.0
 _QUEUE: Final = 4096
 _CLOSE_S: Final = 3.0
+_GIVE_UP_S: Final = 1.0
 _FORWARD: Final = "forward"
 
 
@@ -224,30 +226,24 @@ async def open_traces(
             # The SDK's own end may take half a minute and cannot be told otherwise.
             ending = threading.Thread(target=processor.shutdown, daemon=True)
             ending.start()
-            end_s = time.monotonic() + _CLOSE_S
-            # A thread tells by its state that it has ended, not by an event.
-            while ending.is_alive() and time.monotonic() < end_s:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-            exporter.shutdown()
+            await _ended(ending, _CLOSE_S)
+            exporter.shutdown()  # whatever it still tries, it gives up, and says so here
+            await _ended(ending, _GIVE_UP_S)
 
 
-class _Into(logging.Handler):
-    """Tells what a library says as one line of ours."""
-
-    def __init__(self, log: FilteringBoundLogger) -> None:
-        super().__init__(logging.WARNING)
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Say it as a warning: traces that are lost hurt no exchange."""
-        self._log.warning("traces_not_exported", said=record.getMessage()[:500])
+async def _ended(thread: threading.Thread, within_s: float) -> None:
+    """Wait until the thread has ended or the time is over."""
+    end_s = time.monotonic() + within_s
+    # A thread tells by its state that it has ended, not by an event.
+    while thread.is_alive() and time.monotonic() < end_s:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
 
 
 @contextmanager
 def _said_in(log: FilteringBoundLogger) -> Generator[None]:
     """Let the SDK speak in our log, and nowhere else."""
     theirs = logging.getLogger("opentelemetry")
-    handler, before = _Into(log), theirs.propagate
+    handler, before = LibraryHandler(log, "traces_not_exported"), theirs.propagate
     theirs.addHandler(handler)
     theirs.propagate = False
     try:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from signet.api.auth import RawHeaders, Refused, authenticate, idempotency_key
+from signet.api.auth import (
+    RawHeaders,
+    Refused,
+    authenticate,
+    idempotency_key,
+    presented_secrets,
+)
 from signet.core.tenant import Principal, Scope, read_keyring
 
 KEYRING = read_keyring({"key": {"tenant": "acme"}, "narrow": {"tenant": "acme", "scopes": []}})
@@ -58,3 +64,15 @@ def test_a_missing_scope_is_no_missing_key() -> None:
 def test_idempotency_keys_are_not_guessed(headers: RawHeaders, key: str | None) -> None:
     """Different values together make a text that no key can be, whichever headers they came in."""
     assert idempotency_key(headers) == key
+
+
+def test_what_was_presented_is_known_to_be_left_out() -> None:
+    """Every header that can hold a key, the token by itself too."""
+    headers = [
+        (b"x-signet-api-key", b"one"),
+        (b"x-odin-api-key", b"two"),
+        (b"authorization", b"Bearer three"),
+        (b"x-other", b"four"),
+    ]
+    assert {"one", "two", "three", "Bearer three"} <= set(presented_secrets(headers))
+    assert "four" not in presented_secrets(headers)
