@@ -659,6 +659,9 @@ def secret_values(settings: Settings) -> tuple[str, ...]:
         value: object = getattr(getattr(settings, section), attribute)
         if declared.secret and isinstance(value, str):
             found.append(value)
+        elif declared.secret and isinstance(value, Pepper):
+            spelled = (base64.b64encode(value.secret), base64.urlsafe_b64encode(value.secret))
+            found += [text.decode().rstrip("=") for text in spelled]
         elif declared.secret and isinstance(value, tuple):
             found += [text for _, text in cast("tuple[tuple[str, str], ...]", value)]
     for url in (settings.storage.postgres_url, settings.storage.postgres_replica_url):

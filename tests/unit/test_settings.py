@@ -268,6 +268,7 @@ class TestSecrets:
         "SP_PRIVATE_KEY_B64": SEED,
         "SP_POSTGRES_URL": "postgresql://signet:p%40ssword@db/signet",
         "SP_METRICS_TOKEN": "metrics-token",
+        "SP_KEY_PEPPER": "-_" * 21 + "8=",
         "SP_STRIPE_API_KEY": "sk_test_1234567890",
         "SP_OTLP_HEADERS": "x-token=otlp%20token",
         "SP_API_KEYS": '{"acme-key-value": {"tenant": "acme"}}',
@@ -277,6 +278,7 @@ class TestSecrets:
         """Every secret value, and a password also by itself; API keys are not kept."""
         found = secret_values(read_settings(self.ENVIRON).settings)
         wanted = {SEED, "metrics-token", "sk_test_1234567890", "otlp token", "p%40ssword"}
+        wanted |= {"-_" * 21 + "8", "+/" * 21 + "8"}
         assert {*wanted, "p@ssword", self.ENVIRON["SP_POSTGRES_URL"]} == set(found)
 
     def test_of_the_environment(self, tmp_path: Path) -> None:

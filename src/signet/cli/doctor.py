@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from signet import __version__
 from signet.app import (
     SIGNING_KEY_FILE,
+    HeldKeys,
     egress_client,
     egress_policies,
     load_signing_key,
@@ -40,9 +41,12 @@ from signet.core.errors import SignetError
 from signet.core.registry import Registry
 from signet.core.tenant import Keyring
 from signet.gateway.keyring import LiveKeyring, Unusable
+from signet.gateway.signing import signer_at
 from signet.settings import Settings, SettingsInvalid, read_settings
+from signet.storage import keys as stored_keys
 from signet.storage import outbox
 from signet.storage.database import PostgresConfig, SqliteConfig, open_database
+from signet.storage.tx import ReadTx
 
 if TYPE_CHECKING:
     from signet.cli.arguments import Subparsers
@@ -54,6 +58,7 @@ _LITTLE_FREE_BYTES: Final = 1_000_000_000
 _RELEASED_S: Final = 1_767_225_600  # 2026-01-01: no clock that shows less is right
 _SKEW_S: Final = 60
 _PROBE_S: Final = 2.0
+_APART_US: Final = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,10 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "doctor",
         line="find what is wrong with an installation",
-        description="Look at settings, database, signing key, clock, disk, types and port, and say"
-        " how to mend what is wrong. The database is opened as `signet serve` opens it, which"
-        " also brings its schema up to date. Exits 1 when something is wrong.",
+        description="Look at settings, types, disk, signing key, clock, database, API keys, port,"
+        " the names of destinations, Stripe, the model and the trace collector, and say how to mend"
+        " what is wrong. Nothing is sent to a destination. The database is opened as `signet serve`"
+        " opens it, which also brings its schema up to date. Exits 1 when something is wrong.",
         examples="  signet doctor\n  signet doctor --json",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -120,6 +126,19 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield _database(settings)
     yield from _api_keys(settings)
     yield _port(settings)
+    yield from _outside(settings)
+
+
+def _outside(settings: Settings) -> Iterator[Finding]:
+    """Names, destinations and services; a list that cannot be used was told before."""
+    from signet.cli.reachability import reached
+
+    try:
+        answers = asyncio.run(reached(settings))
+    except SignetError:
+        return
+    for answer in answers:
+        yield Finding(answer.name, "wrong" if answer.mend else "ok", answer.said, answer.mend)
 
 
 def _api_keys(settings: Settings) -> Iterator[Finding]:
@@ -199,7 +218,34 @@ def _signing_key(settings: Settings) -> Finding:
         mend = "put the old key back: what it signed cannot be signed by another"
         return Finding("key", "wrong", error.detail, mend)
     source = str(file) if settings.identity.private_key_b64 is None else "SP_PRIVATE_KEY_B64"
-    return Finding("key", "ok", f"kid {key.kid} from {source}")
+    held = Finding("key", "ok", f"kid {key.kid} from {source}")
+    config = storage_config(settings)
+    if isinstance(config, SqliteConfig) and not config.path.exists():
+        return held
+    try:
+        found = asyncio.run(_signing(settings, config))
+    except SignetError:
+        return held  # the finding about the database says why
+    return found or held
+
+
+async def _signing(settings: Settings, config: SqliteConfig | PostgresConfig) -> Finding | None:
+    """Which key the database says signs, or will, where that is not the first one, or not here."""
+    async with open_database(config) as database:
+        keys = await database.read_current(stored_keys.published)
+    held, now_us = HeldKeys(settings), time.time_ns() // 1000
+    signer = signer_at(keys, now_us)
+    coming = [key for key in keys if key.signs_from_us is not None and key.signs_from_us > now_us]
+    for key in (*([signer] if signer is not None else ()), *coming):
+        if held.find(key.kid) is None:
+            when = "signs" if key is signer else "is to sign soon"
+            said = f"the key that {when}, {key.kid}, is not here"
+            mend = "put it into the settings or SP_DATA_DIR; docs/operations/keys.md has the steps"
+            return Finding("key", "wrong", said, mend)
+    if signer is None or (signer.kid == held.first.signing.kid and not coming):
+        return None
+    following = f"; {coming[0].kid} takes over soon" if coming else ""
+    return Finding("key", "ok", f"kid {signer.kid} signs{following}")
 
 
 def _database(settings: Settings) -> Finding:
@@ -208,10 +254,14 @@ def _database(settings: Settings) -> Finding:
         return Finding("database", "ok", f"none yet; the first start makes {config.path}")
     shown = config.path if isinstance(config, SqliteConfig) else "postgres"
     try:
-        version, sends = asyncio.run(_opened(config))
+        version, sends, ahead_us = asyncio.run(_opened(config))
     except SignetError as error:
         mend = "see what the sentence names; the data was left as it is"
         return Finding("database", "wrong", f"{shown}: {error.detail}", mend)
+    if abs(ahead_us) > _APART_US:
+        said = f"{shown}: this clock is {ahead_us / 1_000_000:+.1f} s from the database's"
+        mend = "set both clocks by NTP: a switch of signing keys is announced by the database's"
+        return Finding("database", "wrong", said, mend)
     landmark = stripe_landmark(settings)
     if sends < landmark.read():
         said = f"{shown} is older than {landmark.path}, so it comes from a backup"
@@ -220,11 +270,18 @@ def _database(settings: Settings) -> Finding:
     return Finding("database", "ok", f"{shown} takes writes, schema {version}")
 
 
-async def _opened(config: SqliteConfig | PostgresConfig) -> tuple[int, int]:
-    """The version of the schema, and how often something was sent to Stripe from there."""
+async def _opened(config: SqliteConfig | PostgresConfig) -> tuple[int, int, int]:
+    """The version of the schema, how often something was sent to Stripe from there, and by how much
+    this clock is ahead of the database's, in microseconds."""
     async with open_database(config) as database:
         await database.ping()
-        return database.schema_version, await database.read_current(outbox.sends)
+        theirs_us = await database.read_current(_now_there)
+        ahead_us = time.time_ns() // 1000 - theirs_us
+        return database.schema_version, await database.read_current(outbox.sends), ahead_us
+
+
+async def _now_there(tx: ReadTx) -> int:
+    return await tx.now_us()
 
 
 def _clock(settings: Settings) -> Finding:

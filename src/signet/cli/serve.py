@@ -29,7 +29,7 @@ from signet.cli.arguments import new_command
 from signet.cli.config import warn_of_unknown
 from signet.cli.exits import CommandFailed, Exit
 from signet.cli.supervisor import Place, supervise, take_place
-from signet.settings import Settings, read_settings
+from signet.settings import Settings, read_settings, secret_values
 from signet.storage.database import SqliteConfig
 from signet.telemetry.logs import build_logger, libraries_speak_in
 from signet.telemetry.metrics import share_metrics
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
                     listener,
                     workers=args.workers,
                     drain_s=settings.server.drain_s,
-                    log=build_logger(settings.telemetry.log_level),
+                    log=build_logger(settings.telemetry.log_level, secrets=secret_values(settings)),
                 )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, place))

@@ -14,9 +14,12 @@ import pytest
 from tests.inprocess import SEED, signing_key
 from tests.live import run_signet
 
+from signet.app import open_gateway
 from signet.cli import doctor
 from signet.cli.doctor import Finding, examine
 from signet.cli.main import main
+from signet.receipts.keys import SigningKey
+from signet.settings import read_settings
 from signet.storage.database import SqliteConfig, open_database
 from signet.storage.landmark import Landmark
 
@@ -185,3 +188,41 @@ def test_command(
     assert "wrong  egress" in captured.out
     assert "-> mend the entry it names" in captured.out
     assert captured.err == "1 thing to mend\n"
+
+
+def test_the_key_that_the_database_names(tmp_path: Path) -> None:
+    """After a rotation it is the next key that must be here; where it is not, that is wrong."""
+    settings = {"SP_DATA_DIR": str(tmp_path), "SP_PRIVATE_KEY_B64": SEED}
+
+    async def start() -> None:
+        async with open_gateway(read_settings(settings).settings):
+            pass
+
+    asyncio.run(start())
+    following = SigningKey.generate()
+    with_next = {**settings, "SP_NEXT_PRIVATE_KEY_B64": following.seed_b64}
+    done = run_signet("keys", "rotate", cwd=tmp_path, settings=with_next)
+    assert done.returncode == 0, done.stderr
+    here = findings(tmp_path, SP_NEXT_PRIVATE_KEY_B64=following.seed_b64)["key"]
+    assert here.verdict == "ok"
+    assert f"{following.kid} takes over soon" in here.said
+    missing = findings(tmp_path)["key"]
+    assert missing.verdict == "wrong"
+    assert following.kid in missing.said
+    assert "keys.md" in missing.mend
+
+
+def test_services_are_findings_too(tmp_path: Path) -> None:
+    """What cannot be reached is wrong, and says how to mend it."""
+    found = findings(tmp_path, SP_OTLP_ENDPOINT="http://127.0.0.1:1")["traces"]
+    assert found.verdict == "wrong"
+    assert found.mend
+
+
+def test_clocks_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is not the database's is wrong."""
+    make_database(tmp_path / "signet.db")
+    monkeypatch.setattr(doctor, "_APART_US", -1)
+    found = findings(tmp_path)["database"]
+    assert found.verdict == "wrong"
+    assert "NTP" in found.mend
