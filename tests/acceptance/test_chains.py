@@ -31,7 +31,7 @@ async def test_live_database(engine: EngineName, tmp_path: Path) -> None:
                     run_signet, "audit-chains", cwd=tmp_path, settings=settings
                 )
                 assert done.returncode == 0, done.stdout + done.stderr
-                assert done.stdout.endswith("months: all hold\n")
+                assert done.stdout.endswith("audit entries: all hold\n")
                 receipts = int(done.stdout.split(" ")[0])
                 assert receipts >= max(seen, before)
                 seen = receipts

@@ -45,7 +45,7 @@ async def moved(tmp_path: Path, url: str) -> None:
         *_, last_pass, verdict = done.stdout.splitlines()
         assert last_pass.startswith(written)
         assert last_pass.endswith(" 0 written or removed")
-        assert verdict == "1 receipts, 1 chains, 1 heads, 1 months: all hold"
+        assert verdict == "1 receipts, 1 chains, 1 heads, 1 months, 1 audit entries: all hold"
     async with open_app(tmp_path / "new", **postgres_settings(url)) as app:
         again = await app.exchange(invoice(trace_id="t"), key="first")
         assert again.body == first.body
@@ -85,7 +85,7 @@ async def test_backup_and_restored(tmp_path: Path) -> None:
     Landmark(tmp_path / "stripe-sends").keep(3)
     done = run_signet("storage", "restored", cwd=tmp_path, settings=settings)
     assert done.returncode == 0, done.stderr
-    assert "1 receipts, 1 chains, 1 heads, 1 months: all hold" in done.stdout
+    assert "1 receipts, 1 chains, 1 heads, 1 months, 1 audit entries: all hold" in done.stdout
     async with open_database(SqliteConfig(path=tmp_path / "backup.db")) as db:
         deployment = await db.transact(outbox.deployment, "unused")
         assert deployment.restored_us is not None
