@@ -48,10 +48,14 @@ class Path:
     """A compiled expression. `get` raises `PathTypeError`; what is absent is None, as null is.
 
     `tokens` are the names and indexes where the expression is nothing but those, else None.
+    `parts` counts the nodes that may each visit every value of a document; `begins` is the member
+    that all of it is found in, None where it may be found elsewhere too.
     """
 
     expression: str
     tokens: tuple[Token, ...] | None
+    parts: int
+    begins: Token | None
     get: Get = field(repr=False, compare=False)
 
 
@@ -74,6 +78,8 @@ def compile_path(expression: str) -> Path:
     return Path(
         expression=expression,
         tokens=tokens,
+        parts=_size(root) if tokens is None else 0,
+        begins=_begins(root),
         get=_compile(root) if tokens is None else _chain(tokens),
     )
 
@@ -150,6 +156,21 @@ def _chain(tokens: tuple[Token, ...]) -> Get:
         return here
 
     return get
+
+
+_RELATIVE = frozenset(
+    {
+        *("subexpression", "index_expression", "pipe", "flatten"),
+        *("projection", "value_projection", "filter_projection"),
+    }
+)
+"""What looks at nothing but what its first part has found."""
+
+
+def _begins(node: _Node) -> Token | None:
+    while node.type in _RELATIVE:
+        node = node.child(0)
+    return cast("Token", node.value) if node.type == "field" else None
 
 
 # --- Everything else -------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from typing import cast
 import jsonschema_rs
 
 from signet.core.errors import Fault, SignetError
+from signet.core.unfolding import Unfolding, larger_than, unfold
 from signet.receipts.canonical import Json, canonicalize, content_id, pointer
 from signet.receipts.errors import ReceiptError
 
@@ -69,12 +70,20 @@ class Schema:
     document: Json = field(repr=False)
     embedded: tuple[Embedded, ...] = field(repr=False, compare=False)
     _validator: jsonschema_rs.Validator = field(repr=False, compare=False)
+    _unfolding: Unfolding | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def compile(cls, name: str, document: Json) -> Schema:
-        """Compile a parsed schema document. Raises `SchemaInvalid`."""
+    def compile(cls, name: str, document: Json, *, trusted: bool = True) -> Schema:
+        """Compile a parsed schema document. Raises `SchemaInvalid`.
+
+        One that is not `trusted` is refused where it could make too much work, and its steps are
+        counted before each validation that could be long.
+        """
         if not isinstance(document, (dict, bool)):
             raise _invalid(name, "", "A schema is an object, true or false.")
+        unfolding = None if trusted else unfold(document)
+        if isinstance(unfolding, tuple):
+            raise SchemaInvalid(f"{name}: {unfolding[0].detail}", faults=unfolding)
         try:
             validator = jsonschema_rs.validator_for(
                 document,
@@ -97,8 +106,9 @@ class Schema:
             name=name,
             cid=content_id(canonical),
             document=document,
-            embedded=tuple(_embedded(name, document)) if carries_text else (),
+            embedded=tuple(_embedded(name, document, trusted)) if carries_text else (),
             _validator=validator,
+            _unfolding=unfolding,
         )
 
     def faults(self, value: Json, *, limit: int = FAULT_LIMIT) -> tuple[Fault, ...]:
@@ -107,10 +117,15 @@ class Schema:
         Pointers lead into `value`; texts are short and never hold the whole payload; the order is
         the same on every run. A payload of more than 1,000 values is told its first fault only.
         """
+        steps = self._unfolding and self._unfolding.steps(value)
+        if self._unfolding is not None and steps is None:
+            return (_TOO_COSTLY,)
         try:
             if self._validator.is_valid(value):
                 return ()
-            if _larger_than(value, _LISTING_LIMIT):
+            if steps is not None and not steps.listed:
+                return (_NOT_LISTED,)
+            if larger_than(value, _LISTING_LIMIT):
                 self._validator.validate(value)
             faults = {fault for e in self._validator.iter_errors(value) for fault in _of(e, value)}
         except jsonschema_rs.ValidationError as error:
@@ -120,6 +135,18 @@ class Schema:
             detail = f"The value cannot be read as JSON: {error}"[:_TEXT_LIMIT]
             faults = {Fault(pointer="", code="schema_unreadable", detail=detail)}
         return tuple(sorted(faults, key=_order)[:limit])
+
+
+_TOO_COSTLY = Fault(
+    pointer="",
+    code="schema_too_costly",
+    detail="The schema needs too many steps to decide about this value.",
+)
+_NOT_LISTED = Fault(
+    pointer="",
+    code="schema_not_listed",
+    detail="The value does not fit, and the schema is too intricate to say where.",
+)
 
 
 def _order(fault: Fault) -> tuple[str, str, str]:
@@ -199,20 +226,6 @@ def _short(text: str) -> str:
     return text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…"
 
 
-def _larger_than(value: Json, limit: int) -> bool:
-    """Whether the document holds more than `limit` values; stops counting there."""
-    waiting: list[Json] = [value]
-    for _ in range(limit):
-        if not waiting:
-            return False
-        here = waiting.pop()
-        inside = here.values() if isinstance(here, dict) else here if isinstance(here, list) else ()
-        if len(inside) > limit:
-            return True
-        waiting.extend(inside)
-    return bool(waiting)
-
-
 def _invalid(name: str, at: str, detail: str) -> SchemaInvalid:
     detail = _short(detail)
     fault = Fault(pointer=at, code="schema_invalid", detail=detail)
@@ -226,7 +239,7 @@ def _invalid(name: str, at: str, detail: str) -> SchemaInvalid:
 _MAX_PLACES = 20_000
 
 
-def _embedded(name: str, document: Json) -> Iterator[Embedded]:
+def _embedded(name: str, document: Json, trusted: bool) -> Iterator[Embedded]:
     """Every declared place of JSON text, once each, in the schema's order."""
     seen: set[tuple[str | int, ...]] = set()
     for count, (path, here) in enumerate(_places(document, document, (), frozenset())):
@@ -237,7 +250,8 @@ def _embedded(name: str, document: Json) -> Iterator[Embedded]:
         seen.add(path)
         inside = here.get("contentSchema")
         at = f"{name}#{pointer(*path)}"
-        yield Embedded(path=path, schema=None if inside is None else Schema.compile(at, inside))
+        schema = None if inside is None else Schema.compile(at, inside, trusted=trusted)
+        yield Embedded(path=path, schema=schema)
 
 
 def _places(

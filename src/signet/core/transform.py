@@ -46,6 +46,10 @@ from signet.receipts.errors import ReceiptError
 
 MAX_JSONATA = 20_000
 _MAX_FIELDS = 2_000
+_QUICK_STEPS: Final = 200_000
+_LARGE_SOURCE: Final = 100_000
+_CHARACTERS: Final = 16
+"""So many characters of text count as one value more."""
 
 
 class MappingInvalid(SignetError):
@@ -73,6 +77,8 @@ class Fields:
     """The declarative form, compiled."""
 
     _build: _Build = field(repr=False)
+    _work: tuple[int, ...] = field(repr=False)
+    """What it may take for a document of n values, as the factors of 1, n, n², … in a sum."""
 
     def apply(self, source: Json) -> Mapped | MappingFailed:
         """Build the target document from `source` (parsed strictly: int and Decimal, no float)."""
@@ -81,6 +87,13 @@ class Fields:
         if faults:
             return MappingFailed(faults=tuple(faults[:FAULT_LIMIT]))
         return Mapped(value={} if value is ABSENT else value)
+
+    def is_quick(self, source: Json) -> bool:
+        """Whether `apply` surely ends soon, with a small result; a hostile mapping's may not."""
+        # Whoever is quick for a document of this size is quick for every smaller one.
+        size = _size_up_to(_LARGE_SOURCE, source)
+        work = sum(factor * size**power for power, factor in enumerate(self._work))
+        return size <= _LARGE_SOURCE and work <= _QUICK_STEPS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +113,17 @@ class Mapping:
     cid: str
     body: Fields | JSONata
     document: Json = field(repr=False)
+    trusted: bool = True
+    """Whether `Fields` may run here whatever the document is; else ask it `is_quick` first."""
     _conditions: tuple[tuple[Path, Json], ...] = field(repr=False, compare=False)
 
     @classmethod
-    def compile(cls, name: str, source_type: str, target_type: str, document: Json) -> Mapping:
+    def compile(
+        cls, name: str, source_type: str, target_type: str, document: Json, *, trusted: bool = True
+    ) -> Mapping:
         """Compile a parsed mapping document. Raises `MappingInvalid` with every fault at once."""
         faults: list[Fault] = []
-        compiler = _Compiler(faults)
+        compiler = _Compiler(faults, trusted=trusted)
         body, conditions = compiler.mapping(document)
         if faults or body is None:
             raise MappingInvalid(f"{name}: {faults[0].detail}", faults=tuple(faults))
@@ -117,6 +134,7 @@ class Mapping:
             cid=content_id(canonicalize(document)),
             body=body,
             document=document,
+            trusted=trusted,
             _conditions=conditions,
         )
 
@@ -277,9 +295,15 @@ _MODIFIERS = frozenset(("optional", "default"))
 class _Compiler:
     """Turns a mapping document into closures, collecting every fault on the way."""
 
-    def __init__(self, faults: list[Fault]) -> None:
+    def __init__(self, faults: list[Fault], *, trusted: bool) -> None:
         self._faults = faults
+        self._trusted = trusted
         self._fields_seen = 0
+        # How many nested `each` there are whose arrays need not lie within one another, and
+        # whether any `each` is around at all.
+        self._rounds = 0
+        self._inside = False
+        self._work = [0] * 8
 
     def mapping(
         self, document: Json
@@ -293,7 +317,8 @@ class _Compiler:
             self._fault((), "A mapping has either `fields` or `jsonata`.")
             return None, ()
         if "fields" in document:
-            return Fields(_build=self._fields(document["fields"], ("fields",))), conditions
+            build = self._fields(document["fields"], ("fields",))
+            return Fields(_build=build, _work=tuple(self._work)), conditions
         expression = document["jsonata"]
         if not isinstance(expression, str) or not 0 < len(expression) <= MAX_JSONATA:
             self._fault(("jsonata",), f"An expression is text of 1 to {MAX_JSONATA} characters.")
@@ -308,6 +333,11 @@ class _Compiler:
             if isinstance(wanted, (list, dict)):
                 self._fault(("when", path), "A condition compares with a text, a number or such.")
         found = [(self._path(path, ("when", path)), wanted) for path, wanted in when.items()]
+        for path, _ in found:
+            if path is not None and path.tokens is None and not self._trusted:
+                # Conditions are held against every document, in the process that serves everybody.
+                detail = "A condition of a registered mapping is names and indexes only."
+                self._fault(("when", path.expression), detail)
         return tuple((path, wanted) for path, wanted in found if path is not None)
 
     def _fields(self, fields: Json, at: tuple[Token, ...]) -> _Build:
@@ -361,6 +391,7 @@ class _Compiler:
         self._only(rule, {operation} | _MODIFIERS | _ARGUMENTS.get(operation, frozenset()), at)
         read = self._operation(operation, rule, at)
         if "default" in rule:
+            self._count_made(rule["default"])
             return _or_else(read, rule["default"])
         optional = rule.get("optional", False)
         if not isinstance(optional, bool):
@@ -371,6 +402,7 @@ class _Compiler:
         operand = rule[operation]
         inside = (*at, operation)
         if operation == "const":
+            self._count_made(operand)
             return lambda _: operand
         if operation == "path":
             return self._path_source(operand, inside)
@@ -383,10 +415,35 @@ class _Compiler:
             return self._lookup(read, rule.get("table"), at)
         if operation == "each":
             base = operand.get("path") if isinstance(operand, dict) else operand
-            build = self._fields(rule.get("fields"), (*at, "fields"))
             path = self._path(base, inside) if isinstance(base, str) else None
+            build = self._each_fields(path, rule.get("fields"), at)
             return _each(read, build, "" if path is None else _pointer(path))
         return self._money(operation, read, rule, at)
+
+    def _each_fields(self, base: Path | None, fields: Json, at: tuple[Token, ...]) -> _Build:
+        """The fields of an `each`, which are built once for each element of its array."""
+        before = self._rounds, self._inside
+        # The elements of arrays that lie in the elements around them are as many as there are
+        # values; all others come once more for each round.
+        if not self._inside or base is None or base.begins != "item":
+            self._rounds += 1
+        if self._rounds + 1 >= len(self._work):
+            self._fault(at, "There are too many `each` inside one another.")
+            return _nothing
+        self._inside = True
+        build = self._fields(fields, (*at, "fields"))
+        self._rounds, self._inside = before
+        return build
+
+    def _count(self, path: Path) -> None:
+        """Add what reading this path may take, and how large what it finds may be."""
+        within = self._inside and path.begins == "item"
+        self._work[self._rounds] += 1
+        self._work[max(self._rounds, 1) if within else self._rounds + 1] += 1 + path.parts
+
+    def _count_made(self, value: Json) -> None:
+        """Add the size of what the mapping itself brings along."""
+        self._work[self._rounds] += _size_up_to(_LARGE_SOURCE, value)
 
     def _money(
         self, operation: str, read: _Source, rule: dict[str, Json], at: tuple[Token, ...]
@@ -431,6 +488,7 @@ class _Compiler:
         if not isinstance(table, dict) or not table:
             self._fault((*at, "table"), "`table` is an object: the texts and what each becomes.")
             return _never
+        self._count_made(table)
 
         def find(value: Json) -> Json:
             if isinstance(value, str) and value in table:
@@ -448,10 +506,12 @@ class _Compiler:
             self._fault(at, "A path is a JMESPath expression, as a string.")
             return None
         try:
-            return compile_path(expression)
+            path = compile_path(expression)
         except PathInvalid as error:
             self._fault(at, error.detail)
             return None
+        self._count(path)
+        return path
 
     def _only(self, members: dict[str, Json], known: set[str], at: tuple[Token, ...]) -> None:
         for name in members.keys() - known:
@@ -482,6 +542,23 @@ def _plant(tree: _Tree, tokens: tuple[Token, ...], leaf: _Build) -> bool:
             return False
         tree = child
     return tree.below.setdefault(last, leaf) is leaf
+
+
+def _size_up_to(limit: int, value: Json) -> int:
+    """The size of a document in values, long texts counting as several; stops beyond `limit`."""
+    size = 0
+    waiting = [value]
+    while waiting and size <= limit:
+        here = waiting.pop()
+        size += 1
+        if isinstance(here, dict):
+            waiting.extend(here.values())
+            size += sum(map(len, here)) // _CHARACTERS
+        elif isinstance(here, list):
+            waiting.extend(here)
+        elif isinstance(here, str):
+            size += len(here) // _CHARACTERS
+    return size
 
 
 def _place(rule: Json) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from signet.core.errors import SignetError
+from signet.core.errors import Fault, SignetError
 from signet.core.exchange import Decision
+from signet.core.registry import EntryKey, Hosted
 from signet.core.transform import Mapped, MappingFailed
+from signet.core.transform import Mapping as TypeMapping
 from signet.receipts.canonical import Json
 from signet.receipts.receipt import SealedReceipt
 from signet.storage.exchanges import Answer
@@ -50,9 +53,35 @@ class MappingStopped:
     detail: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckStopped:
+    """Compiling the documents was stopped from outside; `detail` says by which bound."""
+
+    detail: str
+
+
+class RegistryChecker(Protocol):
+    """Compiles documents of strangers where that can do no harm."""
+
+    async def __call__(
+        self, documents: Sequence[Hosted], types: Iterable[str]
+    ) -> Mapping[EntryKey, tuple[Fault, ...]] | CheckStopped:
+        """Return what is wrong with which of one owner's documents, in bounded time and memory.
+
+        `types` are names of types that the owner can name besides. Raises `Busy` when too many
+        wait.
+        """
+        ...
+
+
 class MappingRunner(Protocol):
     """Runs a mapping in a language that must be contained."""
 
-    async def run(self, expression: str, source: Json) -> Mapped | MappingFailed | MappingStopped:
-        """Evaluate `expression` over `source` in bounded time and memory."""
+    async def run(
+        self, mapping: TypeMapping, source: Json
+    ) -> Mapped | MappingFailed | MappingStopped:
+        """Make `mapping`'s document of `source` in bounded time and memory.
+
+        Raises `Busy` when no process was free in time.
+        """
         ...

@@ -1,4 +1,4 @@
-"""JSONata in processes that can be killed.
+"""JSONata, and declarative mappings that could take long, in processes that can be killed.
 
 An expression written by a tenant is hostile code: a bad regular expression or `[1..10000000]`
 outlives every check inside the interpreter. So each evaluation has a process of its own
@@ -17,9 +17,12 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, cast
+
+from signet.core.errors import Fault
 
 _CHILD_MODULE = "signet.providers.jsonata_child"
 
@@ -57,6 +60,13 @@ class ExpressionFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inapplicable:
+    """The input did not hold what a declarative mapping needs."""
+
+    faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Crashed:
     """The process died for another reason, such as the C stack's end."""
 
@@ -66,7 +76,9 @@ class Overloaded:
     """Too many evaluations wait, or this one's time was over while it did; nothing was run."""
 
 
-Evaluation: TypeAlias = Evaluated | TimedOut | OutOfMemory | ExpressionFailed | Crashed | Overloaded
+Evaluation: TypeAlias = (
+    Evaluated | TimedOut | OutOfMemory | ExpressionFailed | Inapplicable | Crashed | Overloaded
+)
 
 
 class JSONataPool:
@@ -111,6 +123,15 @@ class JSONataPool:
         `timeout_s` bounds the wait for a slot and the evaluation, each; starting a child, where one
         is missing, has a bound of its own. Raises `RuntimeError` after `aclose`.
         """
+        return await self._in_turn({"jsonata": expression}, value, timeout_s)
+
+    async def apply(self, mapping: str, value: bytes, *, timeout_s: float = 1.0) -> Evaluation:
+        """Apply the declarative mapping whose document `mapping` is, under the same bounds."""
+        return await self._in_turn({"fields": mapping}, value, timeout_s)
+
+    async def _in_turn(
+        self, program: Mapping[str, str], value: bytes, timeout_s: float
+    ) -> Evaluation:
         if len(value) > MAX_VALUE:
             return ExpressionFailed(message="The input is too large.")
         if self._slots.locked() and self._waiting >= self._queue_limit:
@@ -124,7 +145,7 @@ class JSONataPool:
         finally:
             self._waiting -= 1
         try:
-            return await self._run(expression, value, timeout_s)
+            return await self._run(program, value, timeout_s)
         finally:
             self._slots.release()
 
@@ -134,12 +155,12 @@ class JSONataPool:
         for child in tuple(self._all):
             await self._end(child)
 
-    async def _run(self, expression: str, value: bytes, timeout_s: float) -> Evaluation:
+    async def _run(self, program: Mapping[str, str], value: bytes, timeout_s: float) -> Evaluation:
         child = self._idle.pop() if self._idle else await self._start()
         if child is None:
             return Crashed()
         limits = {"timeout_s": timeout_s, "memory_bytes": self._memory_bytes}
-        head = json.dumps({"expression": expression, **limits}).encode()
+        head = json.dumps({**program, **limits}).encode()
         answer = None
         try:
             async with asyncio.timeout(timeout_s + _GRACE_S):
@@ -230,6 +251,9 @@ def _evaluation(answer: bytes | None) -> Evaluation:
             return Evaluated(value=(answer or b"")[1:])
         case b"F":
             return ExpressionFailed(message=(answer or b"")[1:].decode(errors="replace"))
+        case b"N":
+            listed = cast("list[dict[str, str]]", json.loads((answer or b"")[1:]))
+            return Inapplicable(faults=tuple(Fault(**fault) for fault in listed))
         case b"T":
             return TimedOut()
         case b"M":

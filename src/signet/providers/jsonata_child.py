@@ -1,4 +1,4 @@
-"""The process in which JSONata expressions run. Started by `signet.providers.jsonata`; not an API.
+"""The process in which mappings are contained. Started by `signet.providers.jsonata`; not an API.
 
 This process never evaluates anything itself: for each request it forks, and the fork evaluates one
 expression, under limits that the kernel keeps, and is gone. So nothing of one tenant's expression
@@ -17,6 +17,7 @@ computes it in decimal, and fails where no double has exactly that spelling: 0.1
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import decimal
 import gc
@@ -37,7 +38,13 @@ from jsonata.jexception import JException
 from jsonata.jsonata import Jsonata
 from jsonata.utils import Utils
 
+from signet.core.errors import Fault
+from signet.core.transform import Fields, Mapping, MappingFailed
+from signet.receipts.canonical import canonicalize, parse
+from signet.receipts.errors import ReceiptError
+
 OK, FAILED, TIMED_OUT, OUT_OF_MEMORY, CRASHED = b"O", b"F", b"T", b"M", b"C"
+INAPPLICABLE = b"N"
 
 MAX_FRAME = 16 << 20
 MAX_RESULT = 8 << 20
@@ -247,6 +254,7 @@ def _prepare_interpreter() -> None:
     _put(jsonata.datetimeutils, "datetime", pinned)
     # strptime imports its module on first use, which a confined process cannot.
     datetime.datetime.strptime("2000+0000", "%Y%z")
+    apply_fields('{"fields": {"a": {"string": "a[?b]"}}}', b'{"a": 1.5}')
 
 
 # --- One evaluation ------------------------------------------------------------------------------
@@ -304,6 +312,26 @@ def evaluate(expression: str, text: bytes) -> bytes:
     return OK + encoded if len(encoded) <= MAX_RESULT else FAILED + b"The result is too large."
 
 
+def apply_fields(mapping: str, text: bytes) -> bytes:
+    """The answer's frame body of a declarative mapping, which was valid when it was registered."""
+    try:
+        fields = Mapping.compile("", "", "", parse(mapping)).body
+        assert isinstance(fields, Fields)
+        made = fields.apply(parse(text))
+        if isinstance(made, MappingFailed):
+            return INAPPLICABLE + json.dumps([_members(fault) for fault in made.faults]).encode()
+        encoded = canonicalize(made.value)
+    except MemoryError:
+        return OUT_OF_MEMORY
+    except ReceiptError as error:
+        return FAILED + f"{error.code}: {error.detail}"[:_MAX_MESSAGE].encode()
+    return OK + encoded if len(encoded) <= MAX_RESULT else FAILED + b"The result is too large."
+
+
+def _members(fault: Fault) -> dict[str, str | None]:
+    return {member.name: getattr(fault, member.name) for member in dataclasses.fields(fault)}
+
+
 def _confine(timeout_s: float, memory_bytes: int) -> None:
     """What the kernel holds this process to. Modules that are not loaded yet never will be."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
@@ -328,7 +356,10 @@ def _answer(head: bytes, text: bytes) -> bytes:
             os.close(1)
             os.close(reader)
             _confine(cast("float", request["timeout_s"]), cast("int", request["memory_bytes"]))
-            body = evaluate(cast("str", request["expression"]), text)
+            if "fields" in request:
+                body = apply_fields(cast("str", request["fields"]), text)
+            else:
+                body = evaluate(cast("str", request["jsonata"]), text)
             while body:
                 body = body[os.write(writer, body) :]
         except MemoryError:

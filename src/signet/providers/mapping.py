@@ -1,4 +1,4 @@
-"""The gateway's mapping runner: JSONata in the worker pool, its answer read strictly."""
+"""The gateway's mapping runner: mappings in the worker pool, their answers read strictly."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from signet.core.errors import Fault
-from signet.core.transform import Mapped, MappingFailed
+from signet.core.transform import Fields, JSONata, Mapped, Mapping, MappingFailed
 from signet.gateway.ports import Busy, MappingStopped
 from signet.providers.jsonata import (
     Crashed,
     Evaluated,
     ExpressionFailed,
+    Inapplicable,
     JSONataPool,
     OutOfMemory,
     Overloaded,
@@ -28,12 +29,20 @@ class JSONataRunner:
     pool: JSONataPool
     timeout_s: float
 
-    async def run(self, expression: str, source: Json) -> Mapped | MappingFailed | MappingStopped:
-        """Evaluate `expression`; raises `Busy` when no process was free in time."""
-        evaluation = await self.pool.run(expression, canonicalize(source), timeout_s=self.timeout_s)
+    async def run(self, mapping: Mapping, source: Json) -> Mapped | MappingFailed | MappingStopped:
+        """Make the document; raises `Busy` when no process was free in time."""
+        text = canonicalize(source)
+        match mapping.body:
+            case JSONata(expression=expression):
+                evaluation = await self.pool.run(expression, text, timeout_s=self.timeout_s)
+            case Fields():
+                document = canonicalize(mapping.document).decode()
+                evaluation = await self.pool.apply(document, text, timeout_s=self.timeout_s)
         match evaluation:
             case Evaluated(value=value):
                 return _read(value)
+            case Inapplicable(faults=faults):
+                return MappingFailed(faults=faults)
             case ExpressionFailed(message=message):
                 return _failed("mapping_expression_failed", message)
             case TimedOut():

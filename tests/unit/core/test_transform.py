@@ -331,3 +331,59 @@ def test_the_guide_describes_every_function() -> None:
     table = guide.split("the `fields` form")[1].split("## Mappings: JSONata")[0]
     rows = re.findall(r'^\| .*?`\{"([a-z_]+)":', table, re.MULTILINE)
     assert set(rows) == transform.OPERATIONS
+
+
+# --- What a stranger's mapping may take ----------------------------------------------------------
+
+
+def quick(fields: Json, source: Json) -> bool:
+    body = Mapping.compile("m", "a.v1", "b.v1", {"fields": fields}, trusted=False).body
+    assert isinstance(body, Fields)
+    return body.is_quick(source)
+
+
+def test_an_ordinary_mapping_is_quick() -> None:
+    """Plain paths, lines of an order with their own and the order's members, one filter."""
+    fields: Json = {
+        "id": "id",
+        "total": {"minor_units": "total", "currency": "currency"},
+        "lines": {"each": "lines", "fields": {"sku": "item.sku", "n": "item.n"}},
+        "gifts": "lines[?gift].sku",
+    }
+    lines: Json = [{"sku": "a", "n": n, "gift": False} for n in range(500)]
+    assert quick(fields, {"id": "1", "total": "1.00", "currency": "EUR", "lines": lines})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {f"x{n}": "a[?@ == `1`]" for n in range(1_000)},
+        {"x": {"each": "a", "fields": {"y": "root.a"}}},
+        {"x": {"each": "a", "fields": {"y": "root.a[?@]"}}},
+        {"x": {"each": "a", "fields": {"y": "@ | root.a"}}},
+        {"x": {"each": "a", "fields": {"y": "item || root.a"}}},
+        {"x": {"each": "a", "fields": {"y": {"const": "z" * 200_000}}}},
+        {"x": {"each": "a", "fields": {"y": {"path": "b", "default": ["z"] * 2_000}}}},
+        {"x": {"each": "a", "fields": {"y": {"each": "root.a", "fields": {"z": "item"}}}}},
+        {"x": {"concat": ["a"] * 1_000}},
+    ],
+)
+def test_what_could_take_long_or_grow_large_is_not(fields: Json) -> None:
+    """Whatever comes once more for each element, and whatever is long in itself."""
+    assert not quick(fields, {"a": list(range(2_000))})
+    assert quick(fields, {"a": [1]}) or "const" in repr(fields) or "default" in repr(fields)
+
+
+def test_a_large_source_is_not_quick() -> None:
+    """However little is done with it: even looking at it is work."""
+    assert not quick({"x": "a"}, {"a": [1] * 200_000})
+    assert not quick({"x": "a"}, {"a": "x" * 10_000_000})
+
+
+def test_a_stranger_s_conditions_are_plain() -> None:
+    """They are held against every document in the process that serves everybody."""
+    document: Json = {"when": {"a[?b]": 1}, "fields": {"x": "y"}}
+    assert mapping(document).trusted
+    with pytest.raises(MappingInvalid) as caught:
+        Mapping.compile("m", "a.v1", "b.v1", document, trusted=False)
+    assert caught.value.faults[0].pointer == "/when/a[?b]"

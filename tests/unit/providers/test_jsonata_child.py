@@ -32,7 +32,7 @@ def ask() -> Iterator[Ask]:
 
     def send(expression: str, text: str = "{}", timeout_s: float = 5.0) -> bytes:
         limits = {"timeout_s": timeout_s, "memory_bytes": 256 << 20}
-        head = json.dumps({"expression": expression, **limits}).encode()
+        head = json.dumps({"jsonata": expression, **limits}).encode()
         requests.write(jsonata_child.frame(head) + jsonata_child.frame(text.encode()))
         requests.flush()
         answer = jsonata_child.read_frame(answers)  # pyright: ignore
