@@ -372,6 +372,18 @@ class ExchangeSettings:
     registry_dir: Path | None = _setting(
         "SP_REGISTRY_DIR", _path, None, "Directory of your own types and mappings."
     )
+    registry_max_documents: int = _setting(
+        "SP_REGISTRY_MAX_DOCUMENTS",
+        _whole(0, 10_000),
+        200,
+        "Types, tools and mappings that a tenant, or everybody, may register through the API.",
+    )
+    registry_max_bytes: int = _setting(
+        "SP_REGISTRY_MAX_BYTES",
+        _whole(0, 64 << 20),
+        4 << 20,
+        "Bytes that they may have together; one of them, a sixteenth of that.",
+    )
     canon_profile: Literal["nfc+jcs", "jcs"] = _setting(
         "SP_CANON_PROFILE",
         _one_of("nfc+jcs", "jcs"),

@@ -31,6 +31,8 @@ TRACE_HEADERS: Final = {
     "X-SIGNET-Trace": "The trace that the receipt belongs to.",
     "X-ODIN-Trace": "The same, under its older name.",
     "X-SIGNET-Idempotency-Hit": "`1` when this answer was given before and is replayed.",
+    "Deprecation": "Since when a type, tool or mapping in use is deprecated (RFC 9745).",
+    "X-SIGNET-Deprecated": "Which ones: names, separated by commas.",
 }
 EXPORT_HEADERS: Final = {
     f"X-{name}-Response-{part}": doc
@@ -515,6 +517,105 @@ KEYS: Final[Schema] = {
     },
 }
 
+_KIND: Final[Schema] = {"enum": ["types", "mappings", "tools"]}
+REGISTRY_KIND: Final = _KIND
+REGISTRY_NAME: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,260}$"}
+
+DEPRECATION: Final[Schema] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "detail": {"type": ["string", "null"], "maxLength": 500},
+        "successor": {"oneOf": [REGISTRY_NAME, {"type": "null"}]},
+    },
+    "examples": [{"detail": "amounts are strings now", "successor": "acme.order.v2"}],
+}
+
+_ENTRY: Final[Schema] = {
+    "type": "object",
+    "required": ["kind", "name", "cid", "origin", "created", "deprecated", "shadows"],
+    "properties": {
+        "kind": _KIND,
+        "name": {"type": "string"},
+        "cid": _HASH,
+        "origin": {"enum": ["built_in", "operator", "global", "tenant"]},
+        "created": {
+            "oneOf": [{"type": "string", "format": "date-time"}, {"type": "null"}],
+            "description": "When it was registered; null where it came with the start.",
+        },
+        "deprecated": {
+            "oneOf": [
+                {
+                    "type": "object",
+                    "required": ["since", "detail", "successor"],
+                    "properties": {
+                        "since": {"type": "string", "format": "date-time"},
+                        "detail": {"type": ["string", "null"]},
+                        "successor": {"type": ["string", "null"]},
+                    },
+                },
+                {"type": "null"},
+            ]
+        },
+        "shadows": {
+            "enum": ["built_in", "operator", "global", None],
+            "description": "Where a document of the same name came from that this one hides.",
+        },
+    },
+}
+
+REGISTRY_ENTRY: Final[Schema] = {"$ref": "#/components/schemas/RegistryEntry"}
+
+REGISTRY_LIST: Final[Schema] = {
+    "type": "object",
+    "required": ["documents", "next"],
+    "properties": {
+        "documents": {"type": "array", "items": REGISTRY_ENTRY},
+        "next": {
+            "type": ["string", "null"],
+            "description": "What to give as `after` for the next page; null at the end.",
+        },
+    },
+}
+
+DRY_RUN: Final[Schema] = {
+    "type": "object",
+    "required": [
+        *("ok", "payload", "arguments", "repair", "normalized", "cid", "policy", "problem"),
+        *("schema_in", "schema_out", "map", "deprecated", "fallback", "addresses"),
+    ],
+    "properties": {
+        "ok": {
+            "type": "boolean",
+            "description": "Whether the exchange would go on to the network,"
+            " or be allowed where it asks for no forward.",
+        },
+        "payload": {"description": "As it would be kept: normalised, with its texts repaired."},
+        "arguments": {"description": "The payload with the JSON texts in it read; null before."},
+        "repair": {"description": "The edits, as the receipt would list them; null for none."},
+        "normalized": {"description": "The document of the target type; null before."},
+        "cid": {"oneOf": [_HASH, {"type": "null"}]},
+        "schema_in": {"oneOf": [_HASH, {"type": "null"}]},
+        "schema_out": {"oneOf": [_HASH, {"type": "null"}]},
+        "map": {"oneOf": [_HASH, {"type": "null"}]},
+        "policy": {"oneOf": [{"$ref": "#/components/schemas/Policy"}, {"type": "null"}]},
+        "problem": {
+            "oneOf": [{"$ref": "#/components/schemas/Problem"}, {"type": "null"}],
+            "description": "What the exchange would answer, without its receipt.",
+        },
+        "deprecated": {"type": "array", "items": REGISTRY_ENTRY},
+        "fallback": {
+            "type": "boolean",
+            "description": "Whether a model would be asked to mend what could not be read.",
+        },
+        "addresses": {
+            "enum": ["not_asked", "not_resolved", "judged"],
+            "description": "`not_resolved`: the exchange would also judge where the host's name"
+            " leads, which a dry run does not look up.",
+        },
+    },
+}
+
 HEALTH: Final[Schema] = {
     "type": "object",
     "required": ["ok", "storage", "version", "ts"],
@@ -574,4 +675,5 @@ COMPONENTS: Final[Schema] = {
     "Receipt": RECEIPT,
     "JWKS": JWKS,
     "Problem": PROBLEM,
+    "RegistryEntry": _ENTRY,
 }

@@ -65,10 +65,13 @@ def build_api(
         (operation, _guarded(operation, keyring, limits, metrics, log, recorder, traces))
         for operation in (*operations, described)
     ]
+    places: dict[str, dict[str, _Endpoint]] = {}
+    for operation, endpoint in guarded:
+        places.setdefault(operation.path, {})[operation.method] = endpoint
     router = Starlette(
         routes=[
-            Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
-            for operation, endpoint in guarded
+            Route(path, _by_method(endpoints), methods=list(endpoints))
+            for path, endpoints in places.items()
         ],
         exception_handlers={HTTPException: cast(ExceptionHandler, _unrouted)},
     )
@@ -101,6 +104,16 @@ class _Api:
         else:
             response = await endpoint(Request(scope, receive, send))
             await response(scope, receive, send)
+
+
+def _by_method(endpoints: Mapping[str, _Endpoint]) -> _Endpoint:
+    """One route for a path, so that 405 names all of its methods. HEAD is GET without a body."""
+
+    async def endpoint(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await endpoints[method](request)
+
+    return endpoint
 
 
 def _describe_itself(operations: Sequence[Operation], version: str) -> Operation:

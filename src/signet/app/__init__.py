@@ -3,7 +3,7 @@
 `open_gateway` is the whole of it; the other names are its parts, for commands that need only one.
 """
 
-from signet.app.documents import registry_documents
+from signet.app.documents import base_registry
 from signet.app.gateway import Gateway, open_gateway
 from signet.app.memory import settle_memory
 from signet.app.outside import egress_client, egress_policies, fallback_provider, storage_config
@@ -24,6 +24,7 @@ __all__ = [
     "Gateway",
     "HeldKeys",
     "StartRefused",
+    "base_registry",
     "egress_client",
     "egress_policies",
     "fallback_provider",
@@ -32,7 +33,6 @@ __all__ = [
     "new_held_key",
     "open_gateway",
     "open_keys",
-    "registry_documents",
     "settle_memory",
     "storage_config",
     "webhook_key",

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
+from signet import types
 from signet.app.refused import StartRefused
+from signet.core.registry import Origin, Registry
 
 REGISTRY_SUFFIXES = (".schema.json", ".map.json", ".tool.json", ".tools.json")
 
 
-def registry_documents(directory: Path | None) -> Iterator[tuple[str, bytes]]:
-    """Yield the built-in documents, then those of `directory`. Raises `StartRefused`."""
-    for entry in sorted(resources.files("signet.types").iterdir(), key=lambda e: e.name):
-        if entry.name.endswith(REGISTRY_SUFFIXES):
-            yield entry.name, entry.read_bytes()
+def base_registry(directory: Path | None) -> Registry:
+    """Compile the built-in documents, then those of `directory`.
+
+    Raises `StartRefused` where the directory cannot be read, `RegistryInvalid` with every fault.
+    """
+    built_in = Registry.build(types.documents(), Origin.BUILT_IN)
     if directory is None:
-        return
+        return built_in
+    return built_in.with_documents(_documents(directory), Origin.OPERATOR)
+
+
+def _documents(directory: Path) -> Iterator[tuple[str, bytes]]:
     try:
         for path in sorted(directory.iterdir()):
             if path.name.endswith(REGISTRY_SUFFIXES):

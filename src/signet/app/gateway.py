@@ -15,12 +15,13 @@ from structlog.typing import FilteringBoundLogger
 from signet import __version__
 from signet.api.answers import render
 from signet.api.routes import api_keys as api_key_routes
-from signet.api.routes import audit, exchange, payloads, probes, receipts, tenants, usage
+from signet.api.routes import audit, dry_run, exchange, payloads, probes, receipts, tenants, usage
 from signet.api.routes import billing as billing_routes
 from signet.api.routes import limits as limit_routes
+from signet.api.routes import registry as registry_routes
 from signet.api.server import build_api
 from signet.app.billing import open_billing
-from signet.app.documents import registry_documents
+from signet.app.documents import base_registry
 from signet.app.keyring import tenant_administration, unread_keyring
 from signet.app.measuring import (
     BatchWatch,
@@ -31,6 +32,7 @@ from signet.app.measuring import (
     timed_seal,
 )
 from signet.app.outside import (
+    address_rules,
     egress_client,
     egress_policies,
     fallback_provider,
@@ -39,11 +41,11 @@ from signet.app.outside import (
 )
 from signet.app.signing import HeldKeys, open_keys
 from signet.core.ids import TenantId
-from signet.core.registry import Registry
 from signet.egress.client import EgressClient
 from signet.gateway.audit import Trail
 from signet.gateway.audit_exports import AuditExports
 from signet.gateway.claims import Claims
+from signet.gateway.dry_run import DryRuns
 from signet.gateway.exchange import Exchanges
 from signet.gateway.exports import Exports
 from signet.gateway.fallback import Fallback
@@ -53,15 +55,19 @@ from signet.gateway.limits import Limits
 from signet.gateway.pipeline import Pipeline
 from signet.gateway.privacy import Erasure, Retention
 from signet.gateway.recovery import Recovery
+from signet.gateway.registering import Registrations
+from signet.gateway.registry import Registries
 from signet.gateway.sealing import Sealer
 from signet.gateway.signing import SigningKeys
 from signet.providers.jsonata import JSONataPool
 from signet.providers.mapping import JSONataRunner
+from signet.providers.registry_check import RegistryCheck
 from signet.receipts.keys import SigningKey
 from signet.settings import Settings, secret_values
 from signet.storage.committer import open_committer
 from signet.storage.database import Database, open_database
 from signet.storage.errors import StorageError
+from signet.storage.registry import Bounds
 from signet.telemetry.logs import build_logger
 from signet.telemetry.metrics import Metrics
 from signet.workers.chains import ChainCheck
@@ -110,7 +116,7 @@ async def open_gateway(
     metrics = Metrics()
     metrics.build.labels(__version__).set(1)
     metrics.storage.labels(settings.storage.kind).set(1)
-    registry = Registry.build(registry_documents(settings.exchange.registry_dir))
+    registry = base_registry(settings.exchange.registry_dir)
     held = HeldKeys(settings)
 
     def zone_of(tenant: TenantId) -> str:
@@ -153,9 +159,11 @@ async def open_gateway(
         )
         keys = await open_keys(database, held, clock=_now_us)
         traces = await resources.enter_async_context(configured_traces(settings, log))
+        registries = Registries(registry, database, metrics=metrics, log=log)
+        await registries.refresh()
         exchanges = Exchanges(
             pipeline=Pipeline(
-                registry=registry,
+                registries=registries,
                 mapping_runner=JSONataRunner(
                     pool=mappings, timeout_s=settings.exchange.mapping_timeout_s
                 ),
@@ -224,6 +232,25 @@ async def open_gateway(
         key_watch = KeyWatch(keys=keys, metrics=metrics, log=log, clock=_now_us)
         exports = Exports(database=database, key_for=keys.key_for, clock=_now_us)
 
+        registrations = Registrations(
+            registries=registries,
+            database=database,
+            check=RegistryCheck(),
+            bounds=Bounds(
+                documents=settings.exchange.registry_max_documents,
+                size_bytes=settings.exchange.registry_max_bytes,
+            ),
+            max_depth=settings.exchange.max_depth,
+            clock=_now_us,
+        )
+        dry_runs = DryRuns(
+            pipeline=exchanges.pipeline,
+            has_fallback=provider is not None,
+            addresses=address_rules(settings),
+            canon_profile=settings.exchange.canon_profile,
+            max_depth=settings.exchange.max_depth,
+        )
+
         async def readiness() -> Mapping[str, str]:
             return {
                 "database": await _database_state(database),
@@ -237,6 +264,10 @@ async def open_gateway(
                 metrics,
                 settings.server.max_body_bytes,
                 draining=lambda: gateway.draining,
+            ),
+            *dry_run.operations(dry_runs, settings.server.max_body_bytes),
+            *registry_routes.operations(
+                registrations, max(1024, settings.exchange.registry_max_bytes // 16)
             ),
             *receipts.operations(exports),
             *payloads.operations(Erasure(database=database, metrics=metrics)),
@@ -294,6 +325,7 @@ async def open_gateway(
             Worker(name="holds", work=recovery.settle_holds, every_s=10.0),
             Worker(name="keyring", work=KeyringWatch(keyring, log).run_once, every_s=EVERY_S),
             Worker(name="audit", work=trail.flush, every_s=1.0),
+            Worker(name="registry", work=registries.refresh, every_s=1.0),
             Worker(name="chains", work=chain_check.run_once, every_s=1.0),
             Worker(name="retention", work=retention.run_once, every_s=60.0),
             Worker(name="limits", work=limits.forget, every_s=3600.0),

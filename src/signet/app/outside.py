@@ -68,18 +68,23 @@ def egress_policies(
     return policies
 
 
-def egress_client(settings: Settings) -> EgressClient:
-    """Return the client that every forward goes through. Raises `StartRefused`."""
+def address_rules(settings: Settings) -> AddressRules:
+    """Return which addresses may be reached. Raises `StartRefused`."""
     egress = settings.egress
     try:
-        rules = AddressRules(
+        return AddressRules(
             private=tuple(map(ip_network, egress.private_networks)),
             nat64=tuple(map(IPv6Network, egress.nat64_prefixes)),
         )
     except (ValueError, PolicyInvalid) as error:
         raise StartRefused(f"an egress network cannot be used: {error}") from error
+
+
+def egress_client(settings: Settings) -> EgressClient:
+    """Return the client that every forward goes through. Raises `StartRefused`."""
+    egress = settings.egress
     limits = Limits(deadline_s=egress.forward_s, max_body=egress.max_response_bytes)
-    return EgressClient(limits=limits, rules=rules)
+    return EgressClient(limits=limits, rules=address_rules(settings))
 
 
 def fallback_provider(settings: Settings) -> OpenAIFallback | None:

@@ -26,10 +26,10 @@ from signet import __version__
 from signet.app import (
     SIGNING_KEY_FILE,
     HeldKeys,
+    base_registry,
     egress_client,
     egress_policies,
     load_signing_key,
-    registry_documents,
     storage_config,
 )
 from signet.app.billing import stripe_landmark
@@ -38,7 +38,6 @@ from signet.cli.arguments import new_command
 from signet.cli.exits import Exit
 from signet.cli.terminal import bytes_text
 from signet.core.errors import SignetError
-from signet.core.registry import Registry
 from signet.core.tenant import Keyring
 from signet.gateway.keyring import LiveKeyring, Unusable
 from signet.gateway.signing import signer_at
@@ -170,13 +169,12 @@ async def _keyring(settings: Settings, config: SqliteConfig | PostgresConfig) ->
 
 def _registry(settings: Settings) -> Finding:
     try:
-        documents = list(registry_documents(settings.exchange.registry_dir))
-        Registry.build(documents)
+        registry = base_registry(settings.exchange.registry_dir)
     except SignetError as error:
         places = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in error.faults)
         mend = "mend the files in SP_REGISTRY_DIR"
         return Finding("types", "wrong", places or error.detail, mend)
-    return Finding("types", "ok", f"{len(documents)} schemas, tools and mappings")
+    return Finding("types", "ok", f"{len(registry.entries)} schemas, tools and mappings")
 
 
 def _egress(settings: Settings) -> Finding:

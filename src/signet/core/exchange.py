@@ -15,6 +15,7 @@ from signet.core.audit import Origin
 from signet.core.errors import Fault, SignetError
 from signet.core.ids import RECEIPT_HASH, TRACE_ID, TYPE_NAME, KeyHash, TenantId, TraceId
 from signet.core.members import Rule, member_faults, one_of, or_null, text
+from signet.core.registry import Entry
 from signet.core.tenant import Principal
 from signet.core.values import value_class
 from signet.receipts.canonical import Json
@@ -157,7 +158,8 @@ class Decision:
     """How a call ended, complete but for its place in the chain. Nothing is added later.
 
     `members` are those of the receipt that the stages found out; `forwarded` is what the answer
-    tells of a forward. `fence` is that of the claim under which network work was done.
+    tells of a forward. `fence` is that of the claim under which network work was done. `deprecated`
+    are the versions in use that should not be: said to the caller, and no part of the receipt.
     """
 
     outcome: Outcome
@@ -168,6 +170,7 @@ class Decision:
     fu_tokens: int = 0
     forwarded: Mapping[str, Json] | None = None
     fence: int | None = None
+    deprecated: tuple[Entry, ...] = ()
 
     @property
     def reason(self) -> str:

@@ -29,11 +29,14 @@ class Scope(StrEnum):
     BILLING_READ = "billing.read"
     WEBHOOKS = "webhooks"
     PAYLOADS_ERASE = "payloads.erase"
+    REGISTRY_WRITE = "registry.write"
     ADMIN = "admin"
 
 
-TENANT_SCOPES: Final = frozenset(Scope) - {Scope.ADMIN, Scope.PAYLOADS_ERASE}
-"""What a key may do unless its `scopes` say otherwise: nothing that destroys."""
+TENANT_SCOPES: Final = frozenset(Scope) - {Scope.ADMIN, Scope.PAYLOADS_ERASE, Scope.REGISTRY_WRITE}
+"""What a key may do unless its `scopes` say otherwise: nothing that destroys, and nothing that
+changes what the calls of others mean.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

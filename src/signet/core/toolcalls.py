@@ -7,7 +7,7 @@ Where the tool's name and its arguments are, and which arguments are JSON inside
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from signet.core.errors import Fault, SignetError
@@ -49,13 +49,14 @@ class ToolInvalid(SignetError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A registered tool: its name, and the schema of its arguments."""
+    """A registered tool: its name, the schema of its arguments, and the definition as it came."""
 
     name: str
     arguments: Schema
+    document: Json = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def compile(cls, document: Json) -> Tool:
+    def compile(cls, document: Json, *, trusted: bool = True) -> Tool:
         """Compile a definition in OpenAI's, Anthropic's or MCP's form.
 
         Raises `ToolInvalid`, or `SchemaInvalid` when its schema cannot be used.
@@ -74,7 +75,8 @@ class Tool:
             raise ToolInvalid(f"{name}: more than one of parameters, inputSchema, input_schema.")
         # A function without parameters takes an object all the same, as a rule an empty one.
         schema: Json = schemas[0] if schemas else {"type": "object"}
-        return cls(name=name, arguments=Schema.compile(name, schema))
+        arguments = Schema.compile(name, schema, trusted=trusted)
+        return cls(name=name, arguments=arguments, document=document)
 
 
 @value_class

@@ -67,7 +67,7 @@ class Fallback:
         if not sheet.broken:
             return None
         if self.provider is None or not sheet.call.principal.tenant.fallback_enabled:
-            return _refused(sheet.broken)
+            return unread(sheet.broken)
         for broken in sheet.broken:
             ending = await self._mend_one(self.provider, sheet, broken.embedded)
             if ending is not None:
@@ -165,7 +165,7 @@ class Fallback:
         """Hold the model's answer against the text that it was given."""
         if not answer.success or answer.repaired_text is None:
             detail = f"the fallback gave no answer: {answer.error}"
-            return replace(_refused(sheet.broken), detail=detail)
+            return replace(unread(sheet.broken), detail=detail)
         read = read_text(
             replace(embedded, text=answer.repaired_text),
             max_depth=self.max_depth,
@@ -173,7 +173,7 @@ class Fallback:
         )
         if isinstance(read, Broken) or read.repaired is not None:
             detail = "the fallback's answer is not strict JSON"
-            return replace(_refused(sheet.broken), detail=detail)
+            return replace(unread(sheet.broken), detail=detail)
         changed = held_against(embedded, answer.repaired_text)
         if changed:
             return _changed_meaning(
@@ -215,7 +215,8 @@ async def _settle(tx: Tx, holds: Sequence[str], used: int, estimated: bool) -> N
         await quota.settle(tx, hold_id, used=used, estimated=estimated)
 
 
-def _refused(broken: Sequence[Broken]) -> Refusal:
+def unread(broken: Sequence[Broken]) -> Refusal:
+    """Return how an exchange ends whose texts nobody may or can read."""
     faults = tuple(replace(b.fault, pointer=f"/payload{b.fault.pointer}") for b in broken)
     if any(fault.code.startswith("semantic_violation") for fault in faults):
         return _changed_meaning(faults)

@@ -14,6 +14,7 @@ from typing import Final, Protocol, assert_never
 
 from signet.core.exchange import Outcome, PolicyVerdict, Refusal, Subject
 from signet.egress import (
+    Decision,
     Indeterminate,
     IndeterminateCode,
     NotSent,
@@ -86,17 +87,10 @@ class Forwarder:
         if url is None:
             return None
         assert sheet.normalized is not None, "settle comes first"
-        try:
-            target = parse_target(url)
-        except TargetInvalid as error:
-            return self._denied(sheet, policy, Refused(code=error.verdict, host=None))
-        decision = policy.decide(target, Request(body_size=len(sheet.normalized)))
-        if not decision.allowed:
-            refused = Refused(code=decision.verdict, host=target.host)
-            return self._denied(sheet, policy, refused)
-        sheet.policy = PolicyVerdict(
-            allowed=True, reason=decision.verdict.value, policy_hash=policy.hash
-        )
+        judged = judge(sheet, url, policy)
+        if isinstance(judged, Refused):
+            return self._denied(sheet, policy, judged)
+        target, decision = judged
         destination = decision.destination
         secret = destination.secret if destination else None
         idempotent = destination.idempotent if destination else False
@@ -127,16 +121,8 @@ class Forwarder:
         return refusal_of(outcome)
 
     def _denied(self, sheet: Sheet, policy: Policy, refused: Refused) -> Refusal:
-        reason = refused.code.value
-        self.metrics.forward_blocked.labels(reason).inc()
-        sheet.policy = PolicyVerdict(allowed=False, reason=reason, policy_hash=policy.hash)
-        _tell(sheet, refused)
-        return Refusal(
-            code="egress_denied",
-            detail=f"the egress policy does not let this request out: {reason}",
-            outcome=Outcome.DENIED,
-            reason=reason,
-        )
+        self.metrics.forward_blocked.labels(refused.code.value).inc()
+        return denied(sheet, policy, refused)
 
     def _observe(self, outcome: SendOutcome) -> None:
         self.metrics.forwards.labels(outcome.outcome).inc()
@@ -188,6 +174,34 @@ class Forwarder:
 class _ReadyToSend:
     fence: int
     headers: dict[str, str]
+
+
+def judge(sheet: Sheet, url: str, policy: Policy) -> tuple[Target, Decision] | Refused:
+    """Hold a call's destination against the policy, which asks no network."""
+    assert sheet.normalized is not None, "settle comes first"
+    try:
+        target = parse_target(url)
+    except TargetInvalid as error:
+        return Refused(code=error.verdict, host=None)
+    decision = policy.decide(target, Request(body_size=len(sheet.normalized)))
+    if not decision.allowed:
+        return Refused(code=decision.verdict, host=target.host)
+    reason = decision.verdict.value
+    sheet.policy = PolicyVerdict(allowed=True, reason=reason, policy_hash=policy.hash)
+    return target, decision
+
+
+def denied(sheet: Sheet, policy: Policy, refused: Refused) -> Refusal:
+    """Write down that a call may not leave, and return how it ends."""
+    reason = refused.code.value
+    sheet.policy = PolicyVerdict(allowed=False, reason=reason, policy_hash=policy.hash)
+    _tell(sheet, refused)
+    return Refusal(
+        code="egress_denied",
+        detail=f"the egress policy does not let this request out: {reason}",
+        outcome=Outcome.DENIED,
+        reason=reason,
+    )
 
 
 def _tell(sheet: Sheet, outcome: SendOutcome) -> None:

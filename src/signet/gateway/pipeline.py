@@ -9,12 +9,12 @@ from time import perf_counter
 from typing import Final, TypeVar
 
 from signet.core.exchange import Call, Decision, Outcome, Refusal
-from signet.core.registry import Registry
 from signet.gateway import stages
-from signet.gateway.fallback import Fallback
+from signet.gateway.fallback import Fallback, unread
 from signet.gateway.forwarding import Forwarder
 from signet.gateway.policies import Policies
 from signet.gateway.ports import MappingRunner
+from signet.gateway.registry import Registries
 from signet.gateway.stages import Sheet
 from signet.storage.exchanges import ChainMoved, Known
 from signet.telemetry.metrics import Metrics, Phase
@@ -30,7 +30,7 @@ LARGE_BODY_BYTES: Final = 64 << 10
 class Pipeline:
     """The stages with what they need, in order."""
 
-    registry: Registry
+    registries: Registries
     mapping_runner: MappingRunner
     policies: Policies
     fallback: Fallback
@@ -43,7 +43,7 @@ class Pipeline:
 
         Returns what is known of the key instead, where claiming it found it taken.
         """
-        sheet = Sheet(call=call)
+        sheet = Sheet(call=call, registry=await self.registries.of(call.subject.tenant))
         ending = (
             await self._timed("understand", self._pure(self._understand, sheet))
             or (await self._timed("fallback", self.fallback.mend(sheet)) if sheet.broken else None)
@@ -54,6 +54,15 @@ class Pipeline:
         if ending is None or isinstance(ending, Refusal):
             return _decision(sheet, ending)
         return ending
+
+    async def rehearse(self, sheet: Sheet) -> Refusal | None:
+        """Take a call through the stages that ask nobody, act on nothing and write nothing."""
+        return (
+            await self._pure(self._understand, sheet)
+            or (unread(sheet.broken) if sheet.broken else None)
+            or await self._map(sheet)
+            or await self._pure(self._conclude, sheet)
+        )
 
     async def _timed(self, phase: Phase, stage: Awaitable[T]) -> T:
         started = perf_counter()
@@ -77,7 +86,7 @@ class Pipeline:
     def _understand(self, sheet: Sheet) -> Refusal | None:
         return (
             stages.sanitise(sheet)
-            or stages.find_route(sheet, self.registry)
+            or stages.find_route(sheet)
             or stages.check_input(sheet)
             or stages.read_arguments(sheet, self.max_depth)
         )
@@ -108,4 +117,5 @@ def _decision(sheet: Sheet, refusal: Refusal | None) -> Decision:
         fu_tokens=sheet.fu_tokens,
         forwarded=sheet.forwarded,
         fence=sheet.fence,
+        deprecated=sheet.deprecated,
     )

@@ -12,7 +12,7 @@ from typing import assert_never
 
 from signet.core.errors import Fault
 from signet.core.exchange import Call, PolicyVerdict, Refusal
-from signet.core.registry import Registry, Route, UnknownMapping, UnknownType
+from signet.core.registry import Entry, Registry, Route, UnknownMapping, UnknownType
 from signet.core.toolcalls import with_parsed
 from signet.core.transform import Fields, JSONata, Mapped, MappingFailed
 from signet.egress import Policy
@@ -27,6 +27,8 @@ class Sheet:
     """The working sheet of one exchange, written from top to bottom."""
 
     call: Call
+    registry: Registry
+    """What the tenant could name when the exchange began."""
     payload: Json = None
     """In the tenant's canonical profile."""
     parsed: Json = None
@@ -43,6 +45,7 @@ class Sheet:
     """That of the claim on the key, once network work has been permitted."""
     forwarded: Mapping[str, Json] | None = None
     members: dict[str, Json] = field(default_factory=dict[str, Json])
+    deprecated: tuple[Entry, ...] = ()
 
     def put(self, read: Read, *, text: str | None) -> None:
         """Put the value of a text in its place, and `text` itself where it was mended."""
@@ -70,9 +73,9 @@ def sanitise(sheet: Sheet) -> Refusal | None:
     return None
 
 
-def find_route(sheet: Sheet, registry: Registry) -> Refusal | None:
+def find_route(sheet: Sheet) -> Refusal | None:
     """Find the two types and the mapping between them."""
-    envelope = sheet.call.envelope
+    envelope, registry = sheet.call.envelope, sheet.registry
     match registry.lookup(envelope.payload_type, envelope.target_type):
         case UnknownType(name=name):
             return Refusal(code="unknown_type", detail=f"no type {name} is registered")
@@ -81,6 +84,10 @@ def find_route(sheet: Sheet, registry: Registry) -> Refusal | None:
             return Refusal(code="unknown_mapping", detail=detail)
         case Route() as route:
             sheet.route = route
+            sheet.deprecated = route.deprecated
+            if registry.deprecated:
+                tool = registry.deprecated_tool(route.payload_type, sheet.payload)
+                sheet.deprecated += () if tool is None else (tool,)
     sheet.members["schema_in"] = route.schema_in.cid
     sheet.members["schema_out"] = route.schema_out.cid
     if route.mapping is not None:
@@ -135,10 +142,10 @@ async def map_payload(sheet: Sheet, runner: MappingRunner) -> Refusal | None:
     made = route.source(sheet.parsed)
     if isinstance(made, Mapped):
         match route.mapping.body:
-            case Fields() as fields:
+            case Fields() as fields if route.mapping.trusted or fields.is_quick(made.value):
                 made = fields.apply(made.value)
-            case JSONata(expression=expression):
-                made = await runner.run(expression, made.value)
+            case Fields() | JSONata():
+                made = await runner.run(route.mapping, made.value)
     match made:
         case Mapped(value=value):
             sheet.result = value

@@ -153,6 +153,10 @@ class Metrics:
         self.replays = self._counter(
             "signet_idempotency_replays_total", "Answers replayed for a key that came again."
         )
+        self.registry_unusable = self._counter(
+            "signet_registry_unusable",
+            "Stored types, tools and mappings that this version could not compile, at each load.",
+        )
         self.refusals = self._counter(
             "signet_refusals_total", "Requests refused without a receipt, by code.", "code"
         )

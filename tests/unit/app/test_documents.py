@@ -6,24 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from signet.app.documents import registry_documents
+from signet.app.documents import base_registry
 from signet.app.refused import StartRefused
-from signet.core.registry import Registry
+from signet.core.registry import Kind, Origin
 
 
 def test_the_built_in_ones_are_in_order() -> None:
     """They compile, and the mission's types are among them."""
-    registry = Registry.build(registry_documents(None))
+    registry = base_registry(None)
     assert {"openai.tooluse.invoice.v1", "invoice.iso20022.v1"} <= registry.schemas.keys()
 
 
 def test_the_operator_s_come_after(tmp_path: Path) -> None:
-    """In the order of their names; other files are none of our business."""
-    for name in ("b.v1.schema.json", "a.v1.schema.json", "x.tools.json", "README.md"):
+    """Each says where it came from; other files are none of our business."""
+    for name in ("b.v1.schema.json", "a.v1.schema.json", "README.md"):
         (tmp_path / name).write_text("{}")
-    names = [name for name, _ in registry_documents(tmp_path)]
-    assert names[-3:] == ["a.v1.schema.json", "b.v1.schema.json", "x.tools.json"]
-    assert "README.md" not in names
+    (tmp_path / "x.tools.json").write_text('[{"name": "pay"}]')
+    entries = base_registry(tmp_path).entries
+    theirs = {key for key, entry in entries.items() if entry.origin is Origin.OPERATOR}
+    assert theirs == {(Kind.TYPE, "a.v1"), (Kind.TYPE, "b.v1"), (Kind.TOOL, "pay")}
+    assert entries[Kind.TYPE, "invoice.iso20022.v1"].origin is Origin.BUILT_IN
 
 
 def test_a_directory_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
@@ -32,4 +34,4 @@ def test_a_directory_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "types" / "a.v1.schema.json").mkdir(parents=True)
     for path in (tmp_path / "missing", tmp_path / "file", tmp_path / "types"):
         with pytest.raises(StartRefused, match="SP_REGISTRY_DIR"):
-            list(registry_documents(path))
+            base_registry(path)

@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from signet import types
-from signet.core.registry import Registry, RegistryInvalid, Route, UnknownMapping, UnknownType
+from signet.core.registry import (
+    Deprecation,
+    Hosted,
+    Kind,
+    Origin,
+    Registry,
+    RegistryInvalid,
+    Route,
+    UnknownMapping,
+    UnknownType,
+    name_faults,
+)
 from signet.core.toolcalls import with_parsed
 from signet.core.transform import Fields, JSONata, Mapped, MappingFailed
 from signet.receipts.canonical import Json, canonicalize, parse
@@ -464,3 +475,86 @@ def test_a_tenant_s_layer_leaves_the_base_alone() -> None:
     assert BUILT_IN.lookup("acme.own.v1", "acme.own.v1") == UnknownType(name="acme.own.v1")
     assert "find" not in BUILT_IN.tools
     assert layer.schemas[INVOICE] is BUILT_IN.schemas[INVOICE]
+
+
+# --- What came through the API -------------------------------------------------------------------
+
+
+def hosted(kind: Kind, name: str, document: Json, **members: object) -> Hosted:
+    """A document of a tenant."""
+    return Hosted(kind=kind, name=name, document=document, created_us=1, **members)  # type: ignore[arg-type]
+
+
+def test_documents_are_laid_over_others_in_any_order() -> None:
+    """A mapping finds its types wherever they stand, and what is below stays as it is."""
+    registry, faults = BUILT_IN.with_hosted(
+        [
+            hosted(Kind.MAPPING, f"a.v1--{ISO_INVOICE}", {"fields": {"x": "y"}}),
+            hosted(Kind.TYPE, "a.v1", {}),
+        ],
+        Origin.TENANT,
+    )
+    assert faults == {}
+    assert isinstance(registry.lookup("a.v1", ISO_INVOICE), Route)
+    assert isinstance(BUILT_IN.lookup("a.v1", ISO_INVOICE), UnknownType)
+
+
+def test_the_newest_version_of_a_tool_that_is_not_deprecated() -> None:
+    """By number and not by spelling; where all are deprecated, the newest, which says so."""
+    old = Deprecation(since_us=1)
+
+    def in_force(*deprecated: int) -> tuple[Json, bool]:
+        tools = [
+            hosted(
+                Kind.TOOL,
+                f"pay.v{version}",
+                {"name": "pay", "parameters": {"maximum": version}},
+                deprecated=old if version in deprecated else None,
+            )
+            for version in (10, 2, 9)
+        ]
+        registry, faults = BUILT_IN.with_hosted(tools, Origin.TENANT)
+        assert faults == {}
+        called: Json = {"tool": "pay", "arguments": {}}
+        said = registry.deprecated_tool("signet.tool_call.v1", called)
+        return registry.tools["pay"].arguments.document, said is not None
+
+    assert in_force() == ({"maximum": 10}, False)
+    assert in_force(10) == ({"maximum": 9}, False)
+    assert in_force(10, 9, 2) == ({"maximum": 10}, True)
+
+
+def test_routes_say_what_is_deprecated() -> None:
+    """Both types and the mapping, once each; a route without any says nothing."""
+    old = Deprecation(since_us=1)
+    registry, _ = BUILT_IN.with_hosted(
+        [
+            hosted(Kind.TYPE, "a.v1", {}, deprecated=old),
+            hosted(Kind.TYPE, "b.v1", {}),
+            hosted(Kind.MAPPING, "a.v1--b.v1", {"fields": {"x": "y"}}, deprecated=old),
+        ],
+        Origin.TENANT,
+    )
+    named = [entry.name for entry in route(registry, "a.v1", "b.v1").deprecated]
+    assert named == ["a.v1", "a.v1--b.v1"]
+    assert [entry.name for entry in route(registry, "a.v1", "a.v1").deprecated] == ["a.v1"]
+    assert route(registry, "b.v1", "b.v1").deprecated == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (Kind.TYPE, "acme.order"),
+        (Kind.TYPE, "acme--order.v1"),
+        (Kind.TYPE, "signet.order.v1"),
+        (Kind.MAPPING, "a.v1"),
+        (Kind.MAPPING, "a.v1--a.v1"),
+        (Kind.MAPPING, "a.v1--b.v1--c.v1"),
+        (Kind.TOOL, "pay"),
+        (Kind.TOOL, "pay bills.v1"),
+    ],
+)
+def test_names_that_are_none(kind: Kind, name: str) -> None:
+    """Each kind has its form; `signet.` is kept for types that come with the gateway."""
+    (fault,) = name_faults(kind, name)
+    assert fault.code == "registry_name_invalid"

@@ -40,6 +40,9 @@ def registry() -> Registry:
     return Registry.build((name, json.dumps(d).encode()) for name, d in DOCUMENTS.items())
 
 
+_REGISTRY = registry()
+
+
 def subject(**changes: object) -> Subject:
     """What a receipt is about."""
     members: dict[str, object] = {
@@ -83,7 +86,7 @@ def call(
 
 def sheet(payload: Json, *types: str, **members: object) -> Sheet:
     """The sheet of a call, with its payload in place."""
-    made = Sheet(call=call(payload, *types, **members))
+    made = Sheet(call=call(payload, *types, **members), registry=_REGISTRY)
     made.payload = payload
     return made
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 import pytest
-from tests.unit.gateway.calls import registry, sheet
+from tests.unit.gateway.calls import sheet
 
-from signet.core.transform import Mapped, MappingFailed
+from signet.core.transform import JSONata, Mapped, Mapping, MappingFailed
 from signet.egress import Policy
 from signet.gateway import stages
 from signet.gateway.ports import MappingStopped
@@ -18,8 +18,6 @@ from signet.gateway.stages import Sheet
 from signet.receipts.canonical import Json
 
 pytestmark = pytest.mark.anyio
-
-REGISTRY = registry()
 
 
 @dataclass
@@ -29,15 +27,16 @@ class Runner:
     answer: Mapped | MappingFailed | MappingStopped
     asked: list[tuple[str, Json]] = field(default_factory=list)
 
-    async def run(self, expression: str, source: Json) -> Mapped | MappingFailed | MappingStopped:
+    async def run(self, mapping: Mapping, source: Json) -> Mapped | MappingFailed | MappingStopped:
         """Keep the question."""
-        self.asked.append((expression, source))
+        assert isinstance(mapping.body, JSONata)
+        self.asked.append((mapping.body.expression, source))
         return self.answer
 
 
 def _routed(payload: Json, *types: str, **members: object) -> Sheet:
     made = sheet(payload, *types, **members)
-    assert stages.find_route(made, REGISTRY) is None
+    assert stages.find_route(made) is None
     return made
 
 
@@ -82,7 +81,7 @@ def test_a_route_is_noted_by_its_documents() -> None:
 )
 def test_what_is_not_registered_is_refused(types: tuple[str, str], code: str) -> None:
     """Types and mappings are known or the exchange ends."""
-    refusal = stages.find_route(sheet({}, *types), REGISTRY)
+    refusal = stages.find_route(sheet({}, *types))
     assert refusal is not None
     assert refusal.code == code
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from signet.api import schemas
 from signet.api.auth import Refused, idempotency_key
 from signet.api.bodies import read_json_body
+from signet.api.deprecation import deprecation_headers
 from signet.api.operations import (
     Content,
     Operation,
@@ -127,6 +128,9 @@ def _response(result: Answered) -> Response:
     headers = [(b"x-signet-trace", trace_id), (b"x-odin-trace", trace_id)]
     if result.replayed:
         headers.append((b"x-signet-idempotency-hit", b"1"))
+    if result.decision is not None and result.decision.deprecated:
+        said = deprecation_headers(result.decision.deprecated)
+        headers += [(name.encode(), value.encode()) for name, value in said.items()]
     refusal = result.decision.refusal if result.decision else None
     if refusal is not None and refusal.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % ceil(refusal.retry_after_s)))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from signet.app import registry_documents
+from signet.app import base_registry
 from signet.cli.demo import calls
-from signet.core.registry import Registry, Route
+from signet.core.registry import Route
 from signet.receipts.canonical import canonicalize, parse
 
-REGISTRY = Registry.build(registry_documents(None))
+REGISTRY = base_registry(None)
 
 
 @pytest.mark.parametrize(
