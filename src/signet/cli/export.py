@@ -18,19 +18,15 @@ from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from signet.cli.arguments import new_command
+from signet.cli.asking import KEY_VARIABLE, add_gateway_options, api_key_of, connect
 from signet.cli.exits import CommandFailed, Exit
 from signet.cli.terminal import Progress, bytes_text
 from signet.core.ids import TRACE_ID
 
 if TYPE_CHECKING:
     from signet.cli.arguments import Subparsers
-
-KEY_VARIABLE: Final = "SIGNET_API_KEY"
-URL_VARIABLE: Final = "SIGNET_URL"
-DEFAULT_URL: Final = "http://127.0.0.1:8088"
 
 _CHUNK: Final = 1 << 16
 _TIMEOUT_S: Final = 30.0
@@ -49,16 +45,7 @@ def add_parser(subparsers: Subparsers) -> None:
   signet export order-4711 --url https://signet.example --out order.json""",
     )
     parser.add_argument("trace", metavar="TRACE", help="the trace's id")
-    parser.add_argument(
-        "--url",
-        default=os.environ.get(URL_VARIABLE, DEFAULT_URL),
-        help=f"the gateway; otherwise ${URL_VARIABLE}, or {DEFAULT_URL}",
-    )
-    parser.add_argument(
-        "--api-key",
-        metavar="KEY",
-        help=f"better given as ${KEY_VARIABLE}: other users see command lines",
-    )
+    add_gateway_options(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="where to put it (default: TRACE.bundle.json)"
     )
@@ -69,11 +56,9 @@ def run(args: argparse.Namespace) -> int:
     trace: str = args.trace
     if not TRACE_ID.fullmatch(trace):
         raise CommandFailed("a trace id is 1-128 of A-Z a-z 0-9 . _ : -", Exit.USAGE)
-    api_key = args.api_key or os.environ.get(KEY_VARIABLE)
-    if not api_key or not api_key.isascii() or not api_key.isprintable():
-        raise CommandFailed(f"set {KEY_VARIABLE} to an API key of the tenant", Exit.USAGE)
+    api_key = api_key_of(args)
     out: Path = args.out or Path(f"{trace}.bundle.json")
-    connection, prefix = _gateway(args.url)
+    connection, prefix = connect(args.url)
     with closing(connection), Progress(f"export {trace}") as progress:
         with _answering(args.url):
             path = f"{prefix}/v1/receipts/export/{trace}"
@@ -85,19 +70,6 @@ def run(args: argparse.Namespace) -> int:
     kid = response.headers.get("X-SIGNET-Response-KID", "")
     print(f"{out}: {bytes_text(size)}, signed by {kid}")
     return Exit.DONE
-
-
-def _gateway(url: str) -> tuple[http.client.HTTPConnection, str]:
-    """Return a connection, not yet made, and the path prefix."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise CommandFailed(f"--url: {error}", Exit.USAGE) from error
-    if parts.scheme not in ("http", "https") or host is None or parts.username is not None:
-        raise CommandFailed(f"--url must be a URL like {DEFAULT_URL}", Exit.USAGE)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(host, port, timeout=_TIMEOUT_S), parts.path.rstrip("/")
 
 
 @contextmanager

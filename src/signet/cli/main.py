@@ -64,6 +64,8 @@ COMMANDS: Final[Sequence[Command]] = (
     Command("export", "Receipts", "fetch the signed receipts of a trace from a gateway"),
     Command("verify", "Receipts", "check a bundle or receipt, offline"),
     Command("egress", "Try out", "explain whether a URL may be called, and why"),
+    Command("types", "Try out", "list, show, register and deprecate types, mappings and tools"),
+    Command("dry-run", "Try out", "show what a call would become, without making it"),
     Command("repair", "Try out", "repair broken JSON without changing what it means"),
 )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from signet.cli.export import KEY_VARIABLE, URL_VARIABLE
+from signet.cli.asking import KEY_VARIABLE, URL_VARIABLE
 from signet.cli.main import main
 from signet.receipts.bundle import content_digest
 

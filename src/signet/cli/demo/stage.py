@@ -22,10 +22,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from signet.cli.asking import KEY_VARIABLE, URL_VARIABLE
 from signet.cli.demo.account import ITEMS, Account, open_account
 from signet.cli.demo.page import Page
 from signet.cli.exits import CommandFailed, Exit
-from signet.cli.export import KEY_VARIABLE, URL_VARIABLE
 from signet.receipts.keys import SigningKey
 
 TENANT: Final = "acme"
