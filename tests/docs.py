@@ -9,15 +9,18 @@ A page says `<!-- made: NAME -->`, then the table, then `<!-- end -->`; the rest
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
+from tests.inprocess import open_app
 
 from signet.api.problems import PROBLEMS
 from signet.cli.exits import MEANINGS
@@ -100,6 +103,40 @@ def alerts() -> str:
     return "\n".join(rows) + "\n"
 
 
+def http() -> str:
+    """Every operation of the OpenAPI document, as a running gateway serves it."""
+    document = asyncio.run(_openapi())
+    parts: list[str] = []
+    for path, methods in sorted(document["paths"].items()):
+        for method, operation in methods.items():
+            parts += [f"\n### `{method.upper()} {path}`\n", operation["summary"]]
+            scopes = [
+                text for given in operation.get("security", ()) for text in given.get("apiKey", ())
+            ]
+            parts += [f"Scope: `{scopes[0]}`.\n" if scopes else "No key is needed.\n"]
+            given = operation.get("parameters", ())
+            if given:
+                parts += ["| parameter | in | what it is |", "|---|---|---|"]
+                parts += [
+                    f"| `{p['name']}`{', required' * p['required']} | {p['in']} |"
+                    f" {_cell(p['description'])} |"
+                    for p in given
+                ]
+                parts += [""]
+            parts += ["| status | answer |", "|---|---|"]
+            parts += [
+                f"| {status} | {_cell(answer['description'])} |"
+                for status, answer in operation["responses"].items()
+            ]
+    return "\n".join(parts) + "\n"
+
+
+async def _openapi() -> dict[str, Any]:
+    with TemporaryDirectory() as directory:
+        async with open_app(Path(directory)) as app:
+            return (await app.get("/openapi.json", api_key=None)).json
+
+
 def exits() -> str:
     """Every exit code."""
     rows = ["| code | meaning |", "|---|---|"]
@@ -152,6 +189,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "metrics": metrics,
     "alerts": alerts,
     "exits": exits,
+    "http": http,
     "commands": commands,
     "guides": lambda: _listed("guide", DOCS),
     "operations": lambda: _listed("operations", DOCS),
