@@ -39,7 +39,7 @@ EVERYBODY_S: Final = {
     "quota.hold": "by the id of the hold that the same statement's function has just made",
     "quota.purge_settled": "a worker's: holds of all tenants",
     "quota.settle": "by the id of a hold, which nobody outside names",
-    "registry.revision": "whether anything is new, for all tenants",
+    "registry.changes": "a worker's: whose documents have changed",
     "retention._ERASED_ANSWERS": "by the receipts that the tenant's own payloads have named",
     "retention._ERASED_PAYLOADS": "by the receipts that the tenant's own payloads have named",
     "retention.next_tenant": "a worker's: each tenant in turn",
