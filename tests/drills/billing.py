@@ -311,6 +311,7 @@ def places(engine: str) -> Iterator[Callable[[], Place]]:
             name = running.empty_database()
 
             def copied() -> PostgresConfig:
+                running.sql(f"DROP DATABASE IF EXISTS {name}_backup WITH (FORCE)")
                 running.sql(f"CREATE DATABASE {name}_backup TEMPLATE {name}")
                 return PostgresConfig(url=running.url(f"{name}_backup"), pool_size=4)
 
