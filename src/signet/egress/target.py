@@ -98,7 +98,9 @@ def parse_host(text: str) -> tuple[str, IPAddress | None]:
     # under UTS-46; a reader that does not map them sees another host. Only letter case may differ.
     if not unicodedata.is_normalized("NFKC", text):
         raise _invalid("the host contains characters that stand for others")
-    labels = [_ascii_label(label) for label in text.lower().removesuffix(".").split(".")]
+    # Letter by letter: of a whole word Python makes a final sigma, which UTS-46 does not.
+    lower = "".join(map(str.lower, text))
+    labels = [_ascii_label(label) for label in lower.removesuffix(".").split(".")]
     host = ".".join(labels)
     if len(host) > MAX_HOST_CHARS:
         raise _invalid("the host name is too long")

@@ -94,6 +94,12 @@ def test_everything_accepted_means_the_same_to_a_browser(host: str, rest: str) -
     check_against_ada(url)
 
 
+def test_a_capital_sigma_has_one_small_letter() -> None:
+    """UTS-46 maps each letter by itself; only a word as a whole would end in another sigma."""
+    check_against_ada("https://exampleΣ")
+    assert parse_host("ΣΑΣ.example") == parse_host("σασ.example")
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=40))
 def test_no_text_makes_the_parser_stumble(text: str) -> None:
