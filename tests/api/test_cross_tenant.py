@@ -32,12 +32,14 @@ pytestmark = pytest.mark.anyio
 VICTIM: Final = TenantId("victim-4f1c")
 MARK: Final = "mark-of-the-victim"
 TRACE: Final = "trace-of-the-victim"
+TYPE: Final = "victim.order.v1"
 OUTSIDE: Final = ("203.0.113.9", 40000)
 """An address that is not loopback, which is told more by `/metrics`."""
 
+NOT_ADMIN: Final = [scope.value for scope in Scope if scope is not Scope.ADMIN]
 KEYS: Final[Mapping[str, object]] = {
-    "victim-key": {"tenant": VICTIM},
-    "acme-key": {"tenant": "acme", "scopes": [s.value for s in Scope if s is not Scope.ADMIN]},
+    "victim-key": {"tenant": VICTIM, "scopes": NOT_ADMIN},
+    "acme-key": {"tenant": "acme", "scopes": NOT_ADMIN},
     "admin-key": {"tenant": "operator", "scopes": ["admin"]},
 }
 
@@ -65,14 +67,19 @@ FILTERS: Final[Mapping[str, str]] = {
 }
 """Parameters that name no object, and what to ask for so that as much as can be is answered."""
 
-SHARED: Final[frozenset[str]] = frozenset()
+SHARED: Final[frozenset[str]] = frozenset({"register"})
 """Operations whose path names what is not one tenant's own."""
+
+MADE: Final[Mapping[str, Mapping[str, str]]] = {"register": {"name": "anybody.order.v1"}}
+"""What an operation makes: a name of the victim's would become one of the asker's own as well."""
 
 ABSENT: Final[Mapping[str, str]] = {
     "receipt_hash": "sha256:" + "0" * 64,
     "trace_id": "no-such-trace",
     "period": "2001-01",
     "cid": "sha256:" + "0" * 64,
+    "kind": "types",
+    "name": "nobody.order.v1",
 }
 """For each kind of object of a tenant's, one that nobody has."""
 
@@ -123,7 +130,8 @@ class Stage:
             headers.append((b"content-type", b"application/json"))
             headers.append((b"idempotency-key", IDEMPOTENCY_KEY.encode()))
             body = json.dumps(asked.body).encode()
-        url = asked.url({**self.objects, **objects}, whole=whole)
+        made = MADE.get(asked.name, {})
+        url = asked.url({**self.objects, **made, **objects}, whole=whole)
         return await self.app.call(asked.method, url, headers=headers, body=body, client=OUTSIDE)
 
     def leaks(self, asked: Asked, reply: Reply) -> list[str]:
@@ -135,7 +143,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    """The victim has exchanged, was metered, has a statement, an event and a key."""
+    """The victim has exchanged, was metered, has a statement, an event, a key and a type."""
     async with open_app(tmp_path_factory.mktemp("data"), keys=KEYS) as app:
         done = await app.exchange(invoice(ARGUMENTS, trace_id=TRACE), api_key="victim-key")
         again = await app.exchange(BODIES["exchange"], api_key="victim-key", key=IDEMPOTENCY_KEY)
@@ -144,6 +152,9 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
         period = period_of(now_us, "UTC").name
         await _billed(app, period, now_us)
         own = await app.ask("POST", "/v1/admin/keys", {"tenant": VICTIM, "label": MARK})
+        typed = f"/v1/registry/types/{TYPE}"
+        stored = await app.ask("PUT", typed, {"description": MARK}, api_key="victim-key")
+        assert stored.status == 201, stored.body
         receipt = done.json["receipt"]
         objects = {
             "receipt_hash": receipt["receipt_hash"],
@@ -152,9 +163,11 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
             "period": period,
             "tenant": VICTIM,
             "key_id": own.json["key_id"],
+            "kind": "types",
+            "name": TYPE,
         }
         names = (
-            *(VICTIM, MARK, TRACE, own.json["key_id"]),
+            *(VICTIM, MARK, TRACE, TYPE, own.json["key_id"]),
             *(receipt["receipt_hash"], receipt["cid"], again.json["receipt"]["receipt_hash"]),
         )
         document = (await app.get("/openapi.json", api_key=None)).json

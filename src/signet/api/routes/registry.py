@@ -16,10 +16,9 @@ from signet.api.bodies import read_json_body
 from signet.api.deprecation import deprecation_headers
 from signet.api.operations import Content, Operation, Parameter, Secured, problem_response
 from signet.api.visits import visit_of
-from signet.core.errors import SignetError
 from signet.core.ids import TENANT_ID, TenantId
 from signet.core.members import member_faults, or_null, text
-from signet.core.registry import Entry, Kind, Origin, Registry
+from signet.core.registry import Entry, Kind, Origin, Registry, RegistryInvalid
 from signet.core.tenant import Principal, Scope
 from signet.gateway.registering import Actor, NotRegistered, Owner, Registered, Registrations
 from signet.receipts.canonical import Json, canonicalize, parse
@@ -117,8 +116,8 @@ def operations(registrations: Registrations, max_body_bytes: int) -> list[Operat
                 return problem_response(named.code, named.detail)
             try:
                 remark = _remark(body)
-            except (ReceiptError, RemarkInvalid) as error:
-                faults = error.faults if isinstance(error, RemarkInvalid) else ()
+            except (ReceiptError, RegistryInvalid) as error:
+                faults = error.faults if isinstance(error, RegistryInvalid) else ()
                 return problem_response("registry_invalid", str(error), faults=faults)
             owner = owner_of(principal)
             result = await registrations.deprecate(
@@ -156,7 +155,11 @@ def operations(registrations: Registrations, max_body_bytes: int) -> list[Operat
                 endpoint=register(owner_of),
                 scope=scope,
                 parameters=(_KIND, _NAMED),
-                body={"type": ["object", "boolean"], "description": "The document itself."},
+                body={
+                    "type": ["object", "boolean"],
+                    "description": "The document itself.",
+                    "examples": [{"type": "object"}],
+                },
                 answers={200: entry, 201: Content(doc="It is new.", schema=entry.schema)},
                 problems=(*writing, "registry_conflict", "registry_full"),
             ),
@@ -229,12 +232,6 @@ def operations(registrations: Registrations, max_body_bytes: int) -> list[Operat
 _Endpoint = Callable[[Request, Principal], Awaitable[Response]]
 
 
-class RemarkInvalid(SignetError):
-    """What is said of a deprecated version is no such remark."""
-
-    code = "registry_invalid"
-
-
 def entry_document(entry: Entry) -> dict[str, object]:
     """Return an entry as callers see it, without its content."""
     said = entry.deprecated
@@ -303,13 +300,13 @@ async def _body(request: Request, max_bytes: int) -> bytes | Response:
 
 
 def _remark(body: bytes) -> dict[str, str | None]:
-    """Read what is said of a version; raise `RemarkInvalid` or a `ReceiptError`."""
+    """Read what is said of a version; raise `RegistryInvalid` or a `ReceiptError`."""
     said = parse(body, max_depth=4)
     if not isinstance(said, dict):
-        raise RemarkInvalid("send an object with `detail`, `successor` or nothing in it")
+        raise RegistryInvalid("send an object with `detail`, `successor` or nothing in it")
     faults = member_faults(said, _REMARK)
     if faults:
-        raise RemarkInvalid("the remark is malformed", faults=tuple(faults))
+        raise RegistryInvalid("the remark is malformed", faults=tuple(faults))
     return {name: _text_of(said.get(name)) for name in _REMARK}
 
 
