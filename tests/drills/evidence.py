@@ -47,7 +47,8 @@ class Evidence:
         }
         DIRECTORY.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, sort_keys=True) + "\n")
+            # What failed may say where this checkout is, which is nobody's business.
+            file.write(json.dumps(line, sort_keys=True).replace(f"{ROOT}/", "") + "\n")
 
     def forget(self, scenes: Collection[str]) -> None:
         """Begin these scenes anew."""
