@@ -149,6 +149,13 @@ TARGET = [
         "segment",
         _HOSTILE,
     ),
+    Mutation(
+        "a host's letters are mapped one by one",
+        "target.py",
+        'lower = "".join(map(str.lower, text))',
+        "lower = text.lower()",
+        "test_target::test_a_capital_sigma_has_one_small_letter",
+    ),
 ]
 
 _IPV4_ROWS = (
