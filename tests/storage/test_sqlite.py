@@ -16,6 +16,7 @@ from signet.storage.committer import open_committer
 from signet.storage.config import SqliteConfig
 from signet.storage.errors import StorageBusy, StorageError, StorageUnavailable
 from signet.storage.exchanges import Committed, Replay, commit_exchanges
+from signet.storage.limits import look
 from signet.storage.receipts import erase_payload
 from signet.storage.sqlite import open_sqlite
 from signet.storage.tx import Tx
@@ -188,6 +189,15 @@ async def test_lock_released_in_time(config: SqliteConfig) -> None:
             waiting = tasks.create_task(commit(db, pending("a")))
             await asyncio.sleep(0.05)
         assert isinstance((await waiting)[0], Committed)
+
+
+async def test_many_open_the_side_file_at_once(tmp_path: Path) -> None:
+    """Workers and nodes of one host that start together all get the shared limits."""
+    for number in range(60):
+        config = SqliteConfig(path=tmp_path / f"{number}.db", busy_s=30)
+        async with open_sqlite(config) as one, open_sqlite(config) as other:
+            opening = [db.transient(look, []) for db in (one, other, one, other)]
+            assert await asyncio.gather(*opening) == [[], [], [], []]
 
 
 async def test_queue_is_bounded(tmp_path: Path) -> None:

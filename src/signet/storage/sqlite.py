@@ -217,6 +217,7 @@ class SqliteDatabase:
         self._writer = writer
         self._reader = reader
         self._side: _Connection | None = None
+        self._opening = asyncio.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="signet-sqlite")
         self._waiting: deque[_Unit] = deque()
         self._wake = asyncio.Event()
@@ -291,13 +292,18 @@ class SqliteDatabase:
         def call(tx: Tx) -> Coroutine[object, None, T]:
             return f(tx, *args, **kwargs)
 
-        if self._side is None:
-            self._side = await asyncio.to_thread(_open_side, self._config)
+        side = self._side or await self._first_side()
         try:
-            return _unsynced(self._side, call)
+            return _unsynced(side, call)
         except StorageBusy:
             # Another process is in the middle of its own: wait for it off the loop.
             return await asyncio.to_thread(self._transient_patiently, call)
+
+    async def _first_side(self) -> _Connection:
+        async with self._opening:
+            if self._side is None:
+                self._side = await asyncio.to_thread(_open_side, self._config)
+            return self._side
 
     def _transient_patiently(self, f: Callable[[Tx], Coroutine[object, None, T]]) -> T:
         connection = _open_side(self._config)
@@ -496,9 +502,10 @@ def _open_side(config: SqliteConfig) -> _Connection:
                 earlier.unlink(missing_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         connection = cast(_Connection, apsw.Connection(str(path)))
+        # First of all: every pragma reads the file, which another process may be setting up.
+        connection.set_busy_timeout(round(config.busy_s * 1000))
         connection.pragma("synchronous", "OFF")
         _switch_to_wal(connection, config.busy_s)
-        connection.set_busy_timeout(round(config.busy_s * 1000))
         connection.execute(SIDE_SCHEMA)
         connection.set_busy_timeout(0)
     except apsw.Error as error:
