@@ -216,6 +216,23 @@ async def test_durable_settings(config: SqliteConfig) -> None:
         assert writer.execute("PRAGMA synchronous").fetchall() == [(2,)]
 
 
+async def test_statements_of_a_batch_are_prepared_once(config: SqliteConfig) -> None:
+    """No statement of a second batch is prepared again, neither for the batch nor for its rows."""
+    prepared: list[str | None] = []
+
+    def note(_action: int, first: str | None, *_rest: object) -> int:
+        prepared.append(first)
+        return apsw.SQLITE_OK
+
+    async with open_sqlite(config) as db:
+        db._writer.authorizer = note  # pyright: ignore
+        await commit(db, *(pending(f"a{i}", trace=f"a{i}") for i in range(20)))
+        assert "idempotency" in prepared
+        prepared.clear()
+        await commit(db, *(pending(f"b{i}", trace=f"b{i}") for i in range(20)))
+        assert prepared == []
+
+
 async def test_file_is_private(config: SqliteConfig) -> None:
     """Nobody else on the machine may read payloads."""
     async with open_sqlite(config) as db:

@@ -19,14 +19,24 @@ def cut(body: bytes, pieces: Sequence[bytes]) -> tuple[bytes, str]:
     Pieces are looked for once each, one behind the other; what is not there has no place and costs
     nothing but room. `paste` is the inverse, whatever body and pieces are.
     """
-    kept, places, rest = b"", list[str](), body
+    kept, places = list[bytes](), list[str]()
+    end = kept_bytes = 0
     for piece in pieces:
-        before, found, after = rest.partition(piece) if len(piece) >= _SHORTEST else (b"", b"", b"")
-        if found:
-            kept += before
-            rest = after
-        places.append(str(len(kept)) if found else "")
-    return kept + rest, ",".join(places)
+        at = _find(body, piece, end) if len(piece) >= _SHORTEST else -1
+        if at < 0:
+            places.append("")
+            continue
+        kept.append(body[end:at])
+        kept_bytes += at - end
+        places.append(str(kept_bytes))
+        end = at + len(piece)
+    return b"".join((*kept, body[end:])), ",".join(places)
+
+
+def _find(body: bytes, piece: bytes, start: int) -> int:
+    """As `body.find`, which first studies the whole of what it looks for (2 us for a payload)."""
+    at = body.find(piece[:_SHORTEST], start)
+    return at if at < 0 or body.startswith(piece, at) else body.find(piece, at + 1)
 
 
 def paste(kept: bytes, places: str, pieces: Sequence[bytes | None]) -> bytes | None:
