@@ -13,7 +13,13 @@ from typing import Final, NamedTuple
 from signet.core.ids import TenantId
 from signet.core.values import value_class
 from signet.receipts.audit import PRUNED
-from signet.receipts.canonical import Json, canonicalize, content_id, parse_for_verification
+from signet.receipts.canonical import (
+    Json,
+    canonicalize,
+    content_id,
+    parse_for_verification,
+    simple_bytes,
+)
 from signet.receipts.receipt import timestamp
 
 SYSTEM: Final = TenantId("_system")
@@ -136,7 +142,7 @@ def seal_entry(entry: Entry, *, seq: int, prev_entry_hash: str | None) -> Sealed
             "count": entry.count,
         }
     )[:-1]
-    tail = canonicalize(
+    tail = simple_bytes(
         {
             "latency_us": entry.latency_us,
             "object": _plain(entry.object) if entry.object else None,

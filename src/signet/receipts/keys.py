@@ -171,9 +171,9 @@ class SigningKey:
     def jws(self, payload: bytes, *, typ: str, detached: bool = False) -> str:
         """Compact JWS (RFC 7515 §3.1) over `payload`; detached leaves the middle part empty."""
         header = self._headers.get(typ) or self._header(typ)
-        body = b64url(payload)
-        signature = b64url(self._sign(f"{header}.{body}".encode("ascii")))
-        return f"{header}..{signature}" if detached else f"{header}.{body}.{signature}"
+        signed = f"{header}.{b64url(payload)}"
+        signature = b64url(self._sign(signed.encode("ascii")))
+        return f"{header}..{signature}" if detached else f"{signed}.{signature}"
 
     def _header(self, typ: str) -> str:
         members: dict[str, Json] = {"alg": self.alg, "kid": self.kid, "typ": typ}

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Literal, get_args
+from operator import itemgetter
+from typing import Literal, NamedTuple, get_args
 
 from signet.receipts.canonical import Json, content_id, pointer, simple_bytes
 from signet.receipts.errors import CanonicalError, SealError
@@ -86,6 +87,20 @@ def seal(members: Mapping[str, Json], key: SigningKey) -> SealedReceipt:
     are unknown here), and for floats, Decimals, integers beyond ±(2^53−1) and names that are
     not ASCII, at any depth: so that the simplest verifier agrees with the strictest.
     """
+    if not is_usual(members):
+        _refuse(members)
+    try:
+        # What has no fault has no float and only ASCII names.
+        whole = {**members}
+        whole["receipt_hash"] = receipt_hash = content_id(simple_bytes(whole))
+        canonical = simple_bytes(whole)
+    except CanonicalError as error:
+        raise SealError(error.detail, code="not_plain", pointer=error.pointer) from error
+    return SealedReceipt(canonical, receipt_hash, key.jws(canonical, typ=RECEIPT_TYP))
+
+
+def _refuse(members: Mapping[str, Json]) -> None:
+    """Raise what is wrong with these members, if something is."""
     for fault in faults(members):
         raise SealError(fault.detail, code=fault.code, pointer=fault.pointer)
     unknown = members.keys() - KNOWN[str(members["kind"])]
@@ -96,13 +111,6 @@ def seal(members: Mapping[str, Json], key: SigningKey) -> SealedReceipt:
             code="member_unknown",
             pointer=pointer(name),
         )
-    try:
-        # What has no fault has no float and only ASCII names.
-        receipt_hash = content_id(simple_bytes({**members}))
-        canonical = simple_bytes({**members, "receipt_hash": receipt_hash})
-    except CanonicalError as error:
-        raise SealError(error.detail, code="not_plain", pointer=error.pointer) from error
-    return SealedReceipt(canonical, receipt_hash, key.jws(canonical, typ=RECEIPT_TYP))
 
 
 def timestamp(time_us: int) -> str:
@@ -177,7 +185,7 @@ def faults(members: Mapping[str, Json]) -> Iterator[MemberFault]:
 
 def _not_plain(members: Mapping[str, Json]) -> Iterator[MemberFault]:
     """Whatever two correct JSON implementations could read or sort differently."""
-    if _is_simple(members):
+    if _is_simple(dict(members)):
         return
     found: list[tuple[tuple[str | int, ...], Json]] = [
         ((name,), member) for name, member in members.items()
@@ -206,9 +214,9 @@ def _is_leaf(value: object) -> bool:
 _SIMPLE = frozenset({str, bool, type(None)})
 
 
-def _is_simple(members: Mapping[str, Json]) -> bool:
+def _is_simple(container: Json) -> bool:
     """The same question answered without places, which is the whole answer nearly always."""
-    found: list[Json] = [dict(members)]
+    found = [container]
     for container in found:
         if isinstance(container, dict):
             if not "".join(container).isascii():
@@ -229,9 +237,62 @@ def _is_simple(members: Mapping[str, Json]) -> bool:
     return True
 
 
+# --- the same for who seals: all texts at one stroke ------------------------------------------
+
+
+class _Form(NamedTuple):
+    """What receipts of one kind with members of the same names have in common.
+
+    `text` is matched by the texts that `texts_of` takes out of the members, one to a line.
+    `others` are the members that are no texts, with their rules.
+    """
+
+    texts_of: Callable[[Mapping[str, Json]], tuple[str, ...]]
+    text: re.Pattern[str]
+    others: tuple[tuple[str, Callable[[Json], bool]], ...]
+
+
+@lru_cache(maxsize=64)  # what is sealed has few forms; nobody else is asked for one
+def _form(kind: str, *names: str) -> _Form | None:
+    """The form of such a receipt; None: there can be none."""
+    known = KNOWN.get(kind)
+    if known is None or not REQUIRED[kind] <= set(names) <= known:
+        return None
+    texts = [name for name in names if name in _TEXTS and name != "prev_receipt_hash"]
+    return _Form(
+        itemgetter(*texts),
+        # No text of a receipt has a line break in it, so none can pass for two.
+        re.compile("\n".join(f"(?:{_TEXTS[name]})" for name in texts)),
+        tuple((name, _RULES[name][0]) for name in names if name not in {*texts, "kind"}),
+    )
+
+
+def is_usual(members: Mapping[str, Json]) -> bool:
+    """Whether `faults` would find none, nor is a member unknown. False only says: look closely."""
+    kind = members.get("kind")
+    form = _form(kind, *members) if type(kind) is str else None
+    if form is None:
+        return False
+    try:
+        texts = "\n".join(form.texts_of(members))
+    except TypeError:  # one of them is no text
+        return False
+    if form.text.fullmatch(texts) is None:
+        return False
+    others: list[Json] = []
+    for name, holds in form.others:
+        value = members[name]
+        if not holds(value):
+            return False
+        others.append(value)
+    first = members["hop"] == 1
+    return first is (members["prev_receipt_hash"] is None) and _is_simple(others)
+
+
 # --- the rules of the single members --------------------------------------------------------
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = len("2026-01-31T09:00:00")
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 
 
@@ -245,15 +306,19 @@ def _at_least(least: int) -> Callable[[Json], bool]:
 
 
 def _is_timestamp(value: Json) -> bool:
+    return (
+        isinstance(value, str)
+        and _TIMESTAMP.fullmatch(value) is not None
+        and _is_second(value[:_SECOND])
+    )
+
+
+@lru_cache(maxsize=4)  # as above
+def _is_second(text: str) -> bool:
     try:
-        moment = datetime.fromisoformat(value.removesuffix("Z")) if isinstance(value, str) else None
+        return datetime.fromisoformat(text).year >= _EPOCH.year
     except ValueError:
         return False
-    return (
-        moment is not None
-        and value == moment.isoformat(timespec="microseconds") + "Z"
-        and moment.year >= _EPOCH.year
-    )
 
 
 def _is_hash_or_null(value: Json) -> bool:
@@ -266,29 +331,29 @@ def _is_object(value: Json) -> bool:
 
 _ANY_NAME = r"[^\x00-\x1f]{1,512}"
 _ANY_HASH = "sha256:[0-9a-f]{64}"
+_TEXTS: Mapping[str, str] = {
+    "iss": _ANY_NAME,
+    "trace_id": r"[A-Za-z0-9._:-]{1,128}",
+    "prev_receipt_hash": _ANY_HASH,
+    # A leading underscore is reserved for ourselves, such as the key log in `_system`.
+    "tenant": r"_?[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
+    "outcome": "|".join(OUTCOMES),
+    "reason": _ANY_NAME,
+    "cid": _ANY_HASH,
+    "request_cid": _ANY_HASH,
+    "canon_profile": r"jcs|nfc\+jcs",
+    "unicode": _ANY_NAME,
+    "algo": "sha256",
+    "payload_type": _ANY_NAME,
+    "target_type": _ANY_NAME,
+    "schema_in": _ANY_HASH,
+    "schema_out": _ANY_HASH,
+    "map": _ANY_HASH,
+    "idempotency_key_hash": "[0-9a-f]{64}",
+    "nonce": "[0-9a-f]{32}",
+}
 _PATTERNS: Mapping[str, Callable[[str], object]] = {
-    name: re.compile(pattern).fullmatch
-    for name, pattern in {
-        "iss": _ANY_NAME,
-        "trace_id": r"[A-Za-z0-9._:-]{1,128}",
-        "prev_receipt_hash": _ANY_HASH,
-        # A leading underscore is reserved for ourselves, such as the key log in `_system`.
-        "tenant": r"_?[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
-        "outcome": "|".join(OUTCOMES),
-        "reason": _ANY_NAME,
-        "cid": _ANY_HASH,
-        "request_cid": _ANY_HASH,
-        "canon_profile": r"jcs|nfc\+jcs",
-        "unicode": _ANY_NAME,
-        "algo": "sha256",
-        "payload_type": _ANY_NAME,
-        "target_type": _ANY_NAME,
-        "schema_in": _ANY_HASH,
-        "schema_out": _ANY_HASH,
-        "map": _ANY_HASH,
-        "idempotency_key_hash": "[0-9a-f]{64}",
-        "nonce": "[0-9a-f]{32}",
-    }.items()
+    name: re.compile(pattern).fullmatch for name, pattern in _TEXTS.items()
 }
 _is_hash = _text("cid")
 _HASH = (_is_hash, '"sha256:" and 64 lowercase hex digits')

@@ -74,6 +74,14 @@ def test_a_change_becomes_an_entry() -> None:
     assert change().entry(NOW_US).latency_us is None
 
 
+def test_a_state_is_canonical_too() -> None:
+    """Numbers and names of a state are spelled and ordered as RFC 8785 says, on either side."""
+    state: Json = {"\ue000": 1e21, "😀": 0.0}
+    for side in ("before", "after"):
+        sealed = seal_entry(entry(**{side: state}), seq=1, prev_entry_hash=None)
+        assert '{"😀":0,"\ue000":1e+21}'.encode() in sealed.body
+
+
 def test_a_large_state_is_named_by_its_hash() -> None:
     """A state beyond 16 KiB is in the entry by its content id and size."""
     state: Json = {"document": "x" * 20_000}

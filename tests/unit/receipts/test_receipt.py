@@ -20,6 +20,7 @@ from signet.receipts.receipt import (
     RECEIPT_TYP,
     REQUIRED,
     faults,
+    is_usual,
     seal,
     timestamp,
     timestamp_us,
@@ -204,6 +205,42 @@ class TestRefuses:
         with pytest.raises(SealError) as refused:
             seal(members(policy={"x": value}), KEY)
         assert refused.value.code == "not_plain"
+
+    @pytest.mark.parametrize("name", ["iss", "reason", "trace_id", "cid", "nonce"])
+    def test_one_text_is_never_taken_for_two(self, name: str) -> None:
+        """Texts are asked all at once, so none may say by a line break where the next begins."""
+        good = members()
+        for broken in (f"{good[name]}\n{good[name]}", f"{good[name]}\n", f"\n{good[name]}"):
+            with pytest.raises(SealError) as refused:
+                seal(members(**{name: broken}), KEY)
+            assert (refused.value.code, refused.value.pointer) == ("member_invalid", f"/{name}")
+
+
+class TestUsual:
+    """Who seals asks all rules at once, and looks closely only where something is wrong."""
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("hop", [1, 2])
+    def test_what_a_gateway_seals(self, kind: str, hop: int) -> None:
+        """A good receipt of each kind needs no closer look, whatever else it may carry."""
+        previous = None if hop == 1 else sha("a")
+        whole = members(kind=kind, hop=hop, prev_receipt_hash=previous, forwarded={"status": 200})
+        if kind == "key":
+            whole = key_receipt() | {"hop": hop, "prev_receipt_hash": previous}
+        assert is_usual(whole)
+        assert is_usual({n: v for n, v in whole.items() if n in REQUIRED[kind]})
+
+    @given(st.data())
+    def test_only_what_has_no_fault(self, data: st.DataObject) -> None:
+        """Whatever a member is replaced by: usual is what has no fault, and nothing else."""
+        good = members(kind=data.draw(st.sampled_from(KINDS)))
+        name = data.draw(st.sampled_from([*good, "later", "canon"]))
+        texts = st.sampled_from([value for value in good.values() if isinstance(value, str)])
+        value = data.draw(texts | st.none() | st.integers() | st.floats() | st.text(max_size=3))
+        whole = good | {name: value}
+        kind = whole["kind"]
+        known = KNOWN.get(kind, frozenset()) if isinstance(kind, str) else frozenset[str]()
+        assert is_usual(whole) == (not list(faults(whole)) and whole.keys() <= known)
 
 
 def test_unknown_members_are_no_fault_to_the_verifier() -> None:
