@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from signet.receipts.keys import b64url
 from signet.storage.database import Database
 from signet.storage.exchanges import (
     ANY_PREV,
@@ -78,7 +79,7 @@ def seal(item: PendingExchange, last: Head | None) -> Sealed:
         ts_us=draft.get("ts_us", 1_700_000_000_000_000),
         receipt_hash=draft.get("receipt_hash", receipt_hash),
         canonical=canonical,
-        jws=f"header..{draft['name']}",
+        jws=f"header.{b64url(canonical)}.{draft['name']}",
         kind=item.kind,
         outcome=draft.get("outcome", "allowed"),
         vex_units=draft.get("vex_units", 1),

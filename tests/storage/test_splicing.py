@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.storage.ledger import TENANT, commit, key, pending, seal
 
+from signet.receipts.keys import b64url
 from signet.storage.database import Database
 from signet.storage.exchanges import Replay, commit_exchanges, read_known
-from signet.storage.splicing import cut, paste
+from signet.storage.splicing import attach, cut, detach, paste
 from signet.storage.tx import ReadTx, Tx
 
 # Long enough to be cut out, of few letters, so that pieces overlap, repeat and hold each other.
@@ -39,6 +40,15 @@ def test_a_piece_that_is_gone_is_never_left_out() -> None:
     kept, places = cut(b"[" + b"p" * 100 + b"]", [b"p" * 100])
     assert paste(kept, places, [None]) is None
     assert paste(b"[]", "", [None]) == b"[]"
+
+
+@given(st.binary())
+def test_a_jws_is_kept_without_its_payload(payload: bytes) -> None:
+    """A JWS is put together again to the letter; one that was kept whole stays as it is."""
+    jws = f"header.{b64url(payload)}.signature" if payload else "header..signature"
+    assert detach(jws) == "header..signature"
+    assert attach(detach(jws), payload) == jws
+    assert attach(jws, payload) == jws
 
 
 @pytest.mark.anyio

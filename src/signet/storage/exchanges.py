@@ -16,7 +16,7 @@ from signet.core.values import value_class
 from signet.storage.audit import append
 from signet.storage.errors import IntegrityViolated, Raced
 from signet.storage.hashes import digest, hash_text
-from signet.storage.splicing import cut, paste
+from signet.storage.splicing import attach, cut, detach, paste
 from signet.storage.tx import Ask, PerRow, ReadTx, Tx, Value
 
 ANY_PREV = "any"
@@ -63,8 +63,8 @@ class Answer:
 class Sealed:
     """A receipt with everything that becomes durable together with it.
 
-    `canonical` are the signed bytes. `jws` may be the detached form (`header..signature`), since
-    `canonical` is its payload. `period` is the billing period that `vex_units` and `fu_tokens`
+    `canonical` are the signed bytes. `jws` is a compact JWS that carries exactly these: it is kept
+    detached, and read back whole. `period` is the billing period that `vex_units` and `fu_tokens`
     count in. `payload` is kept under (tenant, `payload_cid`) so that it can be erased while the
     receipt stands; `payload_salt` is kept and erased with it. `audit` becomes an entry of the
     tenant's audit chain.
@@ -325,7 +325,7 @@ class _Work:
                 sealed.vex_units,
                 sealed.fu_tokens,
                 digest(sealed.receipt_hash),
-                sealed.jws,
+                detach(sealed.jws),
                 sealed.canonical,
             )
         )
@@ -431,10 +431,10 @@ class _StoredRow(NamedTuple):
         """The answer as it was told; None where it, or the payload in it, has been erased."""
         if self.body is None or self.places is None:  # cut since migration 9 only
             return self.body
+        assert self.canonical is not None
         assert self.jws is not None
-        return paste(
-            self.body, self.places, (self.payload, self.canonical, self.jws.encode("ascii"))
-        )
+        jws = attach(self.jws, self.canonical)
+        return paste(self.body, self.places, (self.payload, self.canonical, jws.encode("ascii")))
 
 
 async def _stored_answers(tx: ReadTx, receipts: set[int]) -> dict[int, Replay | Erased | KeySpent]:
@@ -458,7 +458,8 @@ def _stored_answer(row: _StoredRow) -> Replay | Erased | KeySpent:
         return KeySpent(receipt_hash=receipt_hash)
     assert row.canonical is not None
     assert row.jws is not None
-    return Erased(receipt_hash=receipt_hash, canonical=row.canonical, jws=row.jws)
+    jws = attach(row.jws, row.canonical)
+    return Erased(receipt_hash=receipt_hash, canonical=row.canonical, jws=jws)
 
 
 async def _read_stored(tx: ReadTx, results: Sequence[Result | _Stored]) -> list[Result]:

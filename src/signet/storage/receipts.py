@@ -9,11 +9,12 @@ from signet.storage.database import Database
 from signet.storage.errors import StorageError
 from signet.storage.exchanges import Head
 from signet.storage.hashes import digest, hash_text
+from signet.storage.splicing import attach
 from signet.storage.tx import ReadTx, Tx
 
 
 class StoredReceipt(NamedTuple):
-    """A receipt as it was signed. `jws` is as it was given when sealed."""
+    """A receipt as it was signed. `jws` carries `canonical`."""
 
     hop: int
     receipt_hash: str
@@ -148,4 +149,4 @@ def _head(hop: int, receipt_hash: bytes) -> Head:
 
 
 def _receipt(hop: int, receipt_hash: bytes, canonical: bytes, jws: str) -> StoredReceipt:
-    return StoredReceipt(hop, hash_text(receipt_hash), canonical, jws)
+    return StoredReceipt(hop, hash_text(receipt_hash), canonical, attach(jws, canonical))

@@ -1,12 +1,14 @@
-"""Stored answers, without what is stored beside them.
+"""Answers and signatures, kept without what is kept beside them.
 
 An answer carries its payload, its receipt and the receipt's proof, and each of these has a row of
 its own: nine tenths of an answer would be written twice. So it is kept without them, with the
-places where they belong, and is put together again byte for byte when it is replayed.
+places where they belong, and is put together again byte for byte when it is replayed. A receipt's
+JWS in turn carries the receipt, and is kept in its detached form (RFC 7515 appendix F).
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Final
 
@@ -50,3 +52,18 @@ def paste(kept: bytes, places: str, pieces: Sequence[bytes | None]) -> bytes | N
         body += kept[end : int(place)] + piece
         end = int(place)
     return body + kept[end:]
+
+
+def detach(jws: str) -> str:
+    """Return a compact JWS without its payload."""
+    header, _, rest = jws.partition(".")
+    return f"{header}..{rest.rpartition('.')[2]}"
+
+
+def attach(jws: str, payload: bytes) -> str:
+    """Return the JWS with its payload; one that was kept whole comes back as it is."""
+    header, carries_none, signature = jws.partition("..")
+    if not carries_none:
+        return jws
+    carried = base64.urlsafe_b64encode(payload).rstrip(b"=").decode("ascii")
+    return f"{header}.{carried}.{signature}"
