@@ -9,6 +9,7 @@ A page says `<!-- made: NAME -->`, then the table, then `<!-- end -->`; the rest
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import re
@@ -164,7 +165,16 @@ def _helps() -> Iterator[tuple[str, str]]:
     for command in COMMANDS:
         parser = command_parser(command)
         (subparsers,) = [a for a in parser._actions if hasattr(a, "add_parser")]
-        yield f"signet {command.name} --help", subparsers.choices[command.name].format_help()
+        yield from _helps_of(f"signet {command.name}", subparsers.choices[command.name])
+
+
+def _helps_of(line: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    """The help of a command, and of every action below it."""
+    yield f"{line} --help", parser.format_help()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield from _helps_of(f"{line} {name}", below)
 
 
 def _listed(folder: str, base: Path) -> str:

@@ -60,7 +60,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "--scope",
         action="append",
         choices=[scope.value for scope in Scope],
-        help="what it may do; may be given again (all but admin)",
+        help="what it may do; may be given again (without any: exchange, receipts.read,"
+        " billing.read, webhooks)",
     )
     create.add_argument("--label", default="", metavar="TEXT", help="what it is for")
     create.add_argument("--expires-in", type=_life, metavar="TIME", help="such as 90d or 12h")
@@ -100,7 +101,9 @@ def add_parser(subparsers: Subparsers) -> None:
         line="let a key end",
         description="Let a key end by itself, never later than it was to end.",
     )
-    expire.add_argument("--in", dest="in_s", type=_overlap, required=True, metavar="TIME")
+    expire.add_argument(
+        "--in", dest="in_s", type=_overlap, required=True, metavar="TIME", help="such as 90d or 12h"
+    )
     revoke = new_command(
         actions, "revoke", line="end a key now", description="End a key now, for good."
     )

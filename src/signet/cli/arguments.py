@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, NoReturn
+import textwrap
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from signet.cli.exits import Exit
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # pyright: ignore[reportPrivateUsage] # argparse has no public name for it
+
+_COLUMNS: Final = 80
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,7 +33,7 @@ def new_command(
     return subparsers.add_parser(
         name,
         help=line,
-        description=description,
+        description=textwrap.fill(description, _COLUMNS),
         epilog=f"examples:\n{examples}" if examples else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -59,7 +59,10 @@ def _add_export(actions: Subparsers) -> None:
         "--tenant", default="_system", metavar="ID", help="whose (default: %(default)s)"
     )
     parser.add_argument(
-        "--format", choices=("jsonl", "csv"), default="jsonl", help="(default: %(default)s)"
+        "--format",
+        choices=("jsonl", "csv"),
+        default="jsonl",
+        help="of the file (default: %(default)s)",
     )
     parser.add_argument("--from", dest="from_time", metavar="TIME", help="not what came before")
     parser.add_argument("--to", dest="to_time", metavar="TIME", help="nothing from this time on")
@@ -78,8 +81,10 @@ def _add_verify(actions: Subparsers) -> None:
         "verify",
         line="check an export offline",
         description="Check that no entry of an export was changed, removed, added or moved. Trust"
-        " comes from --jwks and --trust alone, never from the file.",
-        examples="exit codes: 0 level reached, 1 INVALID, 2 valid but below the level, 64 usage",
+        " comes from --jwks and --trust alone, never from the file. Exits 0 if the level is"
+        " reached, 1 if the export is INVALID, 2 if it is valid but below the level.",
+        examples="  signet audit verify acme.jsonl --jwks jwks.json\n"
+        "  signet audit verify acme.csv --trust KID",
     )
     parser.add_argument("file", metavar="FILE", help="the export; - reads JSON Lines from stdin")
     parser.add_argument(

@@ -76,7 +76,7 @@ def add_parser(subparsers: Subparsers) -> None:
         line="what a tenant's statement would say now",
         description="Show what a tenant's statement would say now. Nothing is signed or kept.",
     )
-    preview.add_argument("tenant", metavar="TENANT", type=_tenant)
+    preview.add_argument("tenant", metavar="TENANT", type=_tenant, help="the tenant's id")
     preview.add_argument(
         "--period", type=_month, metavar="MONTH", help="such as 2026-10 (default: this month)"
     )
@@ -106,9 +106,21 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Show what Stripe refused or is held back, and the lanes that are stopped; or"
         " send refused windows again and let stopped lanes go on, once the cause is mended.",
     )
-    which = dlq.add_subparsers(dest="which", required=True, metavar="list|replay")
-    shown = which.add_parser("list", help="show what waits for an operator", allow_abbrev=False)
-    again = which.add_parser("replay", help="send what was refused again", allow_abbrev=False)
+    which = dlq.add_subparsers(dest="which", required=True, metavar="ACTION")
+    shown = new_command(
+        which,
+        "list",
+        line="show what waits for an operator",
+        description="Show the windows that Stripe refused or that are held back, and the lanes that"
+        " are stopped, each with its reason.",
+    )
+    again = new_command(
+        which,
+        "replay",
+        line="send what was refused again",
+        description="Send refused windows again as new versions, and let every stopped lane go on,"
+        " once the cause is mended.",
+    )
     again.add_argument("--tenant", type=_tenant, metavar="TENANT", help="only this tenant's")
     for command in (preview, close, reconcile, shown, again):
         command.add_argument("--json", action="store_true", help="print the result as JSON")

@@ -63,9 +63,15 @@ def add_parser(subparsers: Subparsers) -> None:
         "  signet egress check https://127.0.0.1/ --allow 127.0.0.1\n"
         "  signet egress check https://api.example.com/ --method PUT --offline",
     )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="check")
-    check = actions.add_parser("check", help="explain one URL", allow_abbrev=False)
-    check.add_argument("url", metavar="URL")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = new_command(
+        actions,
+        "check",
+        line="explain one URL",
+        description="Explain what would happen to a request with the settings of this environment,"
+        " up to the handshake. Nothing is sent. Exits 0 if it would be sent, 1 if not.",
+    )
+    check.add_argument("url", metavar="URL", help="where the request would go")
     check.add_argument(
         "--allow",
         action="append",
@@ -77,7 +83,10 @@ def add_parser(subparsers: Subparsers) -> None:
         "--size", type=int, default=0, metavar="BYTES", help="the size of its body (default 0)"
     )
     check.add_argument(
-        "--content-type", default="application/json", metavar="TYPE", help="of its body"
+        "--content-type",
+        default="application/json",
+        metavar="TYPE",
+        help="the type of its body (default application/json)",
     )
     check.add_argument("--offline", action="store_true", help="stop before any name is asked")
     check.add_argument("--json", action="store_true", help="print one JSON object")

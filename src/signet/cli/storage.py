@@ -41,22 +41,47 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "storage",
         line="move everything to another database, or back it up",
-        description="`copy` brings every row from one database to another, whichever engines they"
-        " are, and verifies every chain, head and unit on arrival. Run it again after an"
-        " interruption; it writes only what is not there. `postgres:` alone means SP_POSTGRES_URL,"
-        " which keeps the password out of the process list. `backup` writes the SQLite database of"
-        " the settings to a file as it is at one moment, while gateways go on writing. `restored`"
-        " says that the database of the settings comes from a backup, before anything is served.",
+        description="Move everything to another database, take a backup of SQLite, or say that"
+        " the database of the settings comes from one.",
         examples="""  signet storage copy --from sqlite:data/signet.db --to postgres:
   signet storage backup /backups/signet-2026-11-23.db""",
     )
-    what = parser.add_subparsers(dest="what", required=True, metavar="copy|backup|restored")
-    copy = what.add_parser("copy", help="copy everything, and verify it", allow_abbrev=False)
-    copy.add_argument("--from", dest="source", required=True, metavar="DB", type=_database)
-    copy.add_argument("--to", dest="target", required=True, metavar="DB", type=_database)
-    backup = what.add_parser("backup", help="copy the SQLite file", allow_abbrev=False)
-    backup.add_argument("file", metavar="FILE", type=Path)
-    what.add_parser("restored", help="say that this is a restored backup", allow_abbrev=False)
+    what = parser.add_subparsers(dest="what", required=True, metavar="ACTION")
+    copy = new_command(
+        what,
+        "copy",
+        line="copy everything, and verify it",
+        description="Copy every row from one database to another, whichever engines they are, and"
+        " verify every chain, head and unit on arrival. Run it again after an interruption; it"
+        " writes only what is not there.",
+        examples="""  signet storage copy --from sqlite:data/signet.db --to postgres:
+  signet storage copy --from postgres: --to sqlite:copy.db""",
+    )
+    for option, dest in (("--from", "source"), ("--to", "target")):
+        copy.add_argument(
+            option,
+            dest=dest,
+            required=True,
+            metavar="DB",
+            type=_database,
+            help="sqlite:PATH, a postgresql:// URL, or `postgres:` for SP_POSTGRES_URL, which keeps"
+            " the password out of the process list",
+        )
+    backup = new_command(
+        what,
+        "backup",
+        line="copy the SQLite file",
+        description="Write the SQLite database of the settings to a file as it is at one moment,"
+        " while gateways go on writing.",
+    )
+    backup.add_argument("file", metavar="FILE", type=Path, help="a file that is not there yet")
+    new_command(
+        what,
+        "restored",
+        line="say that this is a restored backup",
+        description="Say that the database of the settings comes from a backup, before anything is"
+        " served: audit it, and have Stripe asked what it holds before anything is sent.",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

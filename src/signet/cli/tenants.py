@@ -65,8 +65,15 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     for one in (create, show, update):
         one.add_argument("tenant", metavar="TENANT", help="the tenant's id")
-    create.add_argument("--settings", type=settings_object, default={}, metavar="JSON")
-    update.add_argument("--settings", type=settings_object, required=True, metavar="JSON")
+    for one in (create, update):
+        one.add_argument(
+            "--settings",
+            type=settings_object,
+            required=one is update,
+            default={},
+            metavar="JSON",
+            help="an object with the members that SP_API_KEYS has for a tenant",
+        )
     listing.add_argument("--json", action="store_true", help="print the tenants as JSON")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from signet.cli.arguments import Parser, new_command
+from signet.cli.arguments import new_command
 from signet.cli.asking import add_gateway_options, ask
 from signet.cli.exits import CommandFailed, Exit
 from signet.cli.tables import table
@@ -36,15 +36,40 @@ def add_parser(subparsers: Subparsers) -> None:
         "  signet types deprecate types/acme.order.v1 --successor acme.order.v2\n"
         "  signet types add --everybody acme.order.v1.schema.json    (with an admin key)",
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, parser_class=Parser)
-    listing = verbs.add_parser("list", help="what the key's tenant can name")
-    show = verbs.add_parser("show", help="one document")
-    add = verbs.add_parser("add", help="register documents, each named by its file")
-    add.add_argument("files", metavar="FILE", type=Path, nargs="+")
-    deprecate = verbs.add_parser("deprecate", help="say that a version should not be used")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="ACTION")
+    listing = new_command(
+        verbs,
+        "list",
+        line="list what the key's tenant can name",
+        description="List the types, mappings and tools that the key's tenant can name, where each"
+        " comes from, and which are deprecated.",
+    )
+    show = new_command(
+        verbs, "show", line="show one document", description="Print one document as JSON."
+    )
+    add = new_command(
+        verbs,
+        "add",
+        line="register documents, each named by its file",
+        description="Register documents, types before tools before mappings. The name of a file"
+        " says what is in it: NAME.schema.json, NAME.tool.json, SOURCE--TARGET.map.json.",
+    )
+    add.add_argument("files", metavar="FILE", type=Path, nargs="+", help="the documents")
+    deprecate = new_command(
+        verbs,
+        "deprecate",
+        line="say that a version should not be used",
+        description="Say that a version should not be used any more. It serves as before, and"
+        " answers that used it say so.",
+    )
     deprecate.add_argument("--detail", metavar="TEXT", help="why, for people")
     deprecate.add_argument("--successor", metavar="NAME", help="what to use instead")
-    restore = verbs.add_parser("restore", help="take back that a version is deprecated")
+    restore = new_command(
+        verbs,
+        "restore",
+        line="take back that a version is deprecated",
+        description="Take back that a version is deprecated.",
+    )
     for verb in (show, deprecate, restore):
         verb.add_argument("place", metavar="KIND/NAME", help="such as types/acme.order.v1")
     for verb in (add, deprecate, restore):

@@ -30,17 +30,29 @@ if TYPE_CHECKING:
 
 REACHED, INVALID, BELOW, USAGE = 0, 1, 2, 64
 
+_DESCRIPTION = """\
+Check an export bundle, all pages of one, a billing statement, or the answer of
+an exchange, without any network. Trust comes from --jwks and --trust alone,
+never from the document. Exits 0 if the level is reached, 1 if the document is
+INVALID, 2 if it is valid but below the level."""
+
+_EXAMPLES = """\
+examples:
+  signet verify bundle.json --jwks jwks.json
+  signet verify page1.json page2.json --jwks jwks.json
+  signet verify - --trust KID --json < answer.json"""
+
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add `verify` to the command's sub-commands."""
+    # Not by `new_command`, which knows every exit code of ours: nothing but receipts loads here.
     parser = subparsers.add_parser(
         "verify",
-        help="check a bundle or receipt offline",
-        description=(
-            "Check an export bundle, a set of pages, a chain or the answer of an exchange. Works "
-            "offline. Trust comes from --jwks and --trust alone, never from the document."
-        ),
-        epilog="exit codes: 0 level reached, 1 INVALID, 2 valid but below the level, 64 usage",
+        help="check a bundle or receipt, offline",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "files",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.live import environment, run_signet
 
 from signet import __version__
 from signet.cli.exits import MEANINGS, Exit
-from signet.cli.main import COMMANDS, Command, main, overview
+from signet.cli.main import COMMANDS, Command, command_parser, main, overview
 
 
 def test_overview(capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,3 +180,24 @@ def python(
         timeout=60,
         check=False,
     )
+
+
+def parsers(parser: argparse.ArgumentParser, line: str) -> Iterator[tuple[str, Any]]:
+    """A parser and all those below it, each with its command line."""
+    yield line, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield from parsers(below, f"{line} {name}".strip())
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_help_is_complete(command: Command) -> None:
+    """Every command and action says what it does, and every argument what it is for."""
+    for line, parser in list(parsers(command_parser(command), ""))[1:]:
+        assert parser.description, line
+        for action in parser._actions:
+            described = action.help or isinstance(action, argparse._SubParsersAction)
+            assert described, f"{line} {action.dest}"
+            for choice in getattr(action, "_choices_actions", ()):
+                assert choice.help, f"{line} {choice.dest}"
