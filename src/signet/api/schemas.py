@@ -303,8 +303,11 @@ LIMITS: Final[Schema] = {
         },
         "fu": {
             "type": "object",
-            "description": "Fallback tokens of this month.",
-            "required": ["period", "limit", "used", "reserved", "left", "key_limit"],
+            "description": "Fallback tokens of this month. A key's are counted from its quota on.",
+            "required": [
+                *("period", "limit", "used", "reserved", "left"),
+                *("key_limit", "key_used", "key_reserved", "key_left"),
+            ],
             "properties": {
                 "period": {"type": "string"},
                 "limit": _COUNT_OR_NONE,
@@ -312,6 +315,9 @@ LIMITS: Final[Schema] = {
                 "reserved": _COUNT,
                 "left": _COUNT_OR_NONE,
                 "key_limit": _COUNT_OR_NONE,
+                "key_used": _COUNT,
+                "key_reserved": _COUNT,
+                "key_left": _COUNT_OR_NONE,
             },
         },
     },

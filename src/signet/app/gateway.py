@@ -155,6 +155,7 @@ async def open_gateway(
             database=database,
             defaults=limit_defaults(settings),
             metrics=metrics,
+            log=log,
             monotonic=time.monotonic,
         )
         keys = await open_keys(database, held, clock=_now_us)

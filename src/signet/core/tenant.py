@@ -75,8 +75,11 @@ class Principal:
 
     @property
     def account(self) -> str:
-        """Under which its tokens are counted: a rotation does not begin the month anew."""
-        return self.succeeds or self.key_id
+        """Under which its tokens are counted: a rotation does not begin the month anew.
+
+        No tenant id has a slash, so the account of a key is nobody else's.
+        """
+        return f"{self.tenant.id}/{self.succeeds or self.key_id}"
 
 
 @dataclass(frozen=True, slots=True)

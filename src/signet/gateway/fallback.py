@@ -200,14 +200,11 @@ class _Permit:
 
 
 def _accounts(principal: Principal) -> Iterator[tuple[str, int]]:
-    """Yield each account that a call is held against, with its limit.
-
-    No tenant id has a slash, so the account of a key is nobody else's.
-    """
+    """Yield each account that a call is held against, with its limit."""
     tenant = principal.tenant
     yield tenant.id, _NO_LIMIT if tenant.fu_monthly_limit is None else tenant.fu_monthly_limit
     if principal.fu_monthly_limit is not None:
-        yield f"{tenant.id}/{principal.account}", principal.fu_monthly_limit
+        yield principal.account, principal.fu_monthly_limit
 
 
 async def _settle(tx: Tx, holds: Sequence[str], used: int, estimated: bool) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Final, Literal, NamedTuple
 
+from structlog.typing import FilteringBoundLogger
+
 from signet.core.ids import TenantId
 from signet.core.ratelimit import Rate, Standing, per_minute, standing
 from signet.core.tenant import Principal
@@ -28,6 +30,7 @@ _MOST_PAUSE_S: Final = 0.01
 _PAUSE_PER_LOOK: Final = 10
 _PATIENCE_S: Final = 2.0
 _MOST_REMEMBERED: Final = 4096
+_TOLD_EVERY_S: Final = 10.0
 
 Policy = Literal["tenant", "key"]
 
@@ -111,17 +114,21 @@ class Limits:
         database: Database,
         defaults: LimitDefaults,
         metrics: Metrics,
+        log: FilteringBoundLogger,
         monotonic: Callable[[], float],
     ) -> None:
         self._database = database
         self._defaults = defaults
         self._metrics = metrics
+        self._log = log
         self._monotonic = monotonic
         self._nothing_by_default = defaults == LimitDefaults()
         self._waiting: dict[str, _Group] = {}
         self._wake = asyncio.Event()
         self._alone_after_s = 0.0
         self._refusals: dict[str, _Refusal] = {}
+        self._untold = 0
+        self._tell_after_s = 0.0
         self._in_progress: Counter[TenantId] = Counter()
 
     def of(self, principal: Principal) -> Bounds | None:
@@ -205,8 +212,10 @@ class Limits:
                 wants = [group.want(name) for name, group in waiting.items()]
                 buckets = await self._database.transient(limits.take, wants)
                 taken = {bucket.name: bucket for bucket in buckets}
-        except (StorageError, TimeoutError):
-            self._metrics.limit_failures.inc()
+        except StorageError as error:
+            self._failed(error.code, error.detail)
+        except TimeoutError:
+            self._failed("timeout", f"no answer within {_PATIENCE_S:.0f} s")
         finally:
             for name, group in waiting.items():
                 self._answer(name, group, taken.get(name), asked_s)
@@ -221,6 +230,16 @@ class Limits:
     async def forget(self) -> int:
         """Remove buckets that say nothing any more; how many."""
         return await self._database.transient(limits.forget_full)
+
+    def _failed(self, code: str, detail: str) -> None:
+        """Count a look that had no answer, and say why: at once, then every ten seconds."""
+        self._metrics.limit_failures.inc()
+        self._untold += 1
+        now_s = self._monotonic()
+        if now_s >= self._tell_after_s:
+            self._log.warning("limits_unavailable", code=code, error=detail, looks=self._untold)
+            self._untold = 0
+            self._tell_after_s = now_s + _TOLD_EVERY_S
 
     async def _ask(self, name: str, rate: Rate) -> _Answer | None:
         """Take one unit of a bucket, with all others that wait; None when nobody can tell."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from signet.core.billing import Period
-from signet.core.tenant import Tenant
+from signet.core.tenant import Principal, Tenant
 from signet.storage import quota, usage
 from signet.storage.database import Database
+from signet.storage.quota import Standing
 from signet.storage.tx import ReadTx
 
 
@@ -26,6 +27,11 @@ class Usage:
 async def read_usage(database: Database, tenant: Tenant, period: Period) -> Usage:
     """Return the tenant's month: running totals, never a scan."""
     return await database.read_current(_usage, tenant, period)
+
+
+async def read_key_standing(database: Database, principal: Principal, period: Period) -> Standing:
+    """Return how much of its own quota a key, or the line it continues, has used and holds."""
+    return await database.read_current(quota.standing, principal.account, period.name)
 
 
 async def _usage(tx: ReadTx, tenant: Tenant, period: Period) -> Usage:

@@ -48,7 +48,8 @@ T = TypeVar("T")
 # Pages of 4 KiB in the write-ahead log before a commit also copies them into the database file.
 # A page changed by many commits is then copied once; a restart replays at most this much.
 _CHECKPOINT_PAGES: Final = 4000
-_CACHE_KIB: Final = 65536
+# For each connection; the kernel caches the file too, so that more would only be kept twice.
+_CACHE_KIB: Final = 16384
 # apsw puts a statement back at the end of its cache after every row of `executemany`, so a cache as
 # short as a batch has rows prepares each statement of each batch anew (10 us each).
 _STATEMENTS: Final = 4096

@@ -16,6 +16,7 @@ from tests.inprocess import App, invoice, open_app
 from signet.api.limiting import within_limits
 from signet.core.tenant import read_keyring
 from signet.gateway.limits import LimitDefaults, Limits
+from signet.telemetry.logs import build_logger
 from signet.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
@@ -135,6 +136,7 @@ class Stage:
             database=None,  # type: ignore[arg-type]
             defaults=LimitDefaults(),
             metrics=Metrics(),
+            log=build_logger("error"),
             monotonic=lambda: 0.0,
         )
         principal = read_keyring({"k": {"tenant": "t", "concurrency": 1}}).find(b"k")

@@ -200,5 +200,5 @@ class TestMadeAtRunTime:
     def test_a_successor_has_the_account_of_its_line(self) -> None:
         """A key of its own counts for itself."""
         tenant = Tenant(id=TenantId("acme"))
-        assert read_key("key_1", tenant, {}).account == "key_1"
-        assert read_key("key_2", tenant, {}, succeeds="key_1").account == "key_1"
+        assert read_key("key_1", tenant, {}).account == "acme/key_1"
+        assert read_key("key_2", tenant, {}, succeeds="key_1").account == "acme/key_1"

@@ -138,7 +138,7 @@ async def test_a_successor_counts_its_tokens_with_the_first(nodes: tuple[Node, N
     found = other.find(third.text)
     assert found is not None
     assert found.key_id == third.key.key_id
-    assert found.account == first.account == first.key_id
+    assert found.account == first.account == f"{first.tenant.id}/{first.key_id}"
 
 
 async def test_two_rotations_at_once(nodes: tuple[Node, Node]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,7 +21,8 @@ from signet.gateway.limits import (
 )
 from signet.receipts.canonical import Json
 from signet.storage.database import Database, SqliteConfig, open_database
-from signet.storage.errors import StorageUnavailable
+from signet.storage.errors import StorageBusy, StorageUnavailable
+from signet.telemetry.logs import build_logger
 from signet.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +61,7 @@ class Bench:
             database=self.database,  # type: ignore[arg-type]
             defaults=LimitDefaults(**defaults),
             metrics=self.metrics,
+            log=build_logger("info"),
             monotonic=lambda: self.now_s,
         )
 
@@ -194,12 +197,34 @@ async def test_nobody_passes_a_limit_that_cannot_be_checked(bench: Bench) -> Non
     assert bench.metrics.registry.get_sample_value("signet_limit_failures_total") == 1
 
 
-async def test_a_database_that_hangs_is_not_waited_for(bench: Bench) -> None:
-    """The wait is bounded, and ends as if the buckets were away."""
+async def test_the_log_says_why_limits_cannot_be_checked(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reason at once, then every ten seconds with how many looks had no answer meanwhile."""
+    limits, principal = bench.limits(), who(rate_per_minute=60)
+    bench.database.fail = StorageUnavailable("the disk is full")
+    for _ in range(3):
+        await ask(limits, principal)
+    bench.now_s += 10
+    bench.database.fail = StorageBusy("somebody holds it")
+    await ask(limits, principal)
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(one["event"], one["level"]) for one in told] == [("limits_unavailable", "warning")] * 2
+    assert [(one["code"], one["error"], one["looks"]) for one in told] == [
+        ("storage_unavailable", "the disk is full", 1),
+        ("storage_busy", "somebody holds it", 3),
+    ]
+
+
+async def test_a_database_that_hangs_is_not_waited_for(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The wait is bounded, ends as if the buckets were away, and the log says so."""
     limits, principal = bench.limits(), who(rate_per_minute=60)
     bench.database.hang = True
     async with asyncio.timeout(30):
         assert await ask(limits, principal) == {Unchecked: 1}
+    assert json.loads(capsys.readouterr().err)["code"] == "timeout"
 
 
 async def test_a_caller_who_leaves_does_no_harm(bench: Bench) -> None:

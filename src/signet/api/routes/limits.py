@@ -15,7 +15,7 @@ from signet.core.ids import TenantId
 from signet.core.ratelimit import Rate, Standing
 from signet.core.tenant import Principal, Scope
 from signet.gateway.limits import Bounds, Limits
-from signet.gateway.usage import read_usage
+from signet.gateway.usage import read_key_standing, read_usage
 from signet.storage.database import Database
 
 _UNBOUNDED = Bounds(tenant=None, key=None, concurrency=None)
@@ -36,7 +36,7 @@ def operations(
         gauges = {g.policy: (g.rate, g.standing) for g in await limits.look(principal, bounds)}
         period = period_of(now_us(), zone_of(tenant.id))
         used = await read_usage(database, tenant, period)
-        spent = used.fu_used + used.fu_reserved
+        of_key = await read_key_standing(database, principal, period)
         document = {
             "tenant": tenant.id,
             "key_id": principal.key_id,
@@ -53,8 +53,11 @@ def operations(
                 "limit": used.fu_limit,
                 "used": used.fu_used,
                 "reserved": used.fu_reserved,
-                "left": None if used.fu_limit is None else max(used.fu_limit - spent, 0),
+                "left": _left(used.fu_limit, used.fu_used, used.fu_reserved),
                 "key_limit": principal.fu_monthly_limit,
+                "key_used": of_key.used,
+                "key_reserved": of_key.reserved,
+                "key_left": _left(principal.fu_monthly_limit, of_key.used, of_key.reserved),
             },
         }
         return Response(orjson.dumps(document), media_type="application/json")
@@ -73,6 +76,10 @@ def operations(
             problems=("not_acknowledged",),
         )
     ]
+
+
+def _left(limit: int | None, used: int, reserved: int) -> int | None:
+    return None if limit is None else max(limit - used - reserved, 0)
 
 
 def _rate(gauge: tuple[Rate, Standing] | None) -> dict[str, int] | None:

@@ -9,6 +9,7 @@ import pytest
 from tests.inprocess import open_app
 
 from signet.api.schemas import LIMITS
+from signet.storage import quota
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +22,15 @@ KEYS = {
         "concurrency": 4,
         "fu_monthly_limit": 1000,
         "key_rate_per_minute": 6,
+        "key_rate_burst": 2,
         "key_fu_monthly_limit": 10,
+    },
+    "patient-key": {
+        "tenant": "full",
+        "rate_per_minute": 60,
+        "rate_burst": 5,
+        "concurrency": 4,
+        "fu_monthly_limit": 1000,
     },
     "other-key": {
         "tenant": "full",
@@ -42,10 +51,41 @@ async def test_all_limits_and_what_is_left(tmp_path: Path) -> None:
     tenant, key = document["rates"]["tenant"], document["rates"]["key"]
     assert (tenant["interval_us"], tenant["burst"], tenant["left"]) == (1_000_000, 5, 4)
     assert 0 < tenant["next_us"] <= 1_000_000
-    assert (key["interval_us"], key["burst"], key["left"]) == (10_000_000, 1, 0)
+    assert (key["interval_us"], key["burst"], key["left"]) == (10_000_000, 2, 1)
     assert document["concurrency"] == {"limit": 4, "in_progress": 1}
     fu = document["fu"]
     assert (fu["limit"], fu["left"], fu["key_limit"]) == (1000, 1000, 10)
+    assert (fu["key_used"], fu["key_reserved"], fu["key_left"]) == (0, 0, 10)
+
+
+async def test_what_a_key_has_spent_is_its_own(tmp_path: Path) -> None:
+    """What it used and holds leaves it less; its neighbour, and the month before, are not in it."""
+    async with open_app(tmp_path, keys=KEYS) as app:
+        before = (await app.get("/v1/limits", api_key="full-key")).json
+        period = before["fu"]["period"]
+        for hold_id, account, of, tokens in (
+            ("spent", f"full/{before['key_id']}", period, 3),
+            ("open", f"full/{before['key_id']}", period, 4),
+            ("earlier", f"full/{before['key_id']}", "2001-01", 9),
+            ("neighbour", "full/key_of_another", period, 9),
+            ("tenant", "full", period, 7),
+        ):
+            await app.gateway.database.transact(
+                quota.hold,
+                hold_id=hold_id,
+                tenant=account,
+                period=of,
+                tokens=tokens,
+                limit=1000,
+                ttl_us=3_600_000_000,
+            )
+        await app.gateway.database.transact(quota.settle, "spent", used=5)
+        fu = (await app.get("/v1/limits", api_key="patient-key")).json["fu"]
+        assert (fu["used"], fu["reserved"], fu["left"]) == (0, 7, 993)
+        assert (fu["key_limit"], fu["key_used"], fu["key_left"]) == (None, 0, None)
+        key = (await app.get("/v1/limits", api_key="full-key")).json["fu"]
+    assert (key["limit"], key["left"], key["key_limit"]) == (1000, 993, 10)
+    assert (key["key_used"], key["key_reserved"], key["key_left"]) == (5, 4, 1)
 
 
 async def test_no_limit_is_null(tmp_path: Path) -> None:
