@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, LiteralString
 
 import pytest
+from tests.postgres import Postgres
 from tests.storage.ledger import TENANT, key, pending, seal, text
 
 from signet.core.audit import Entry
@@ -158,6 +159,30 @@ class Explaining:
         return await self._tx.execute_each(statement, rows)
 
 
+class Keeping(Explaining):
+    """Explains on PostgreSQL the plan that a prepared statement keeps, whatever it is asked for."""
+
+    async def _explain(self, sql: str, params: dict[str, Value]) -> None:
+        names = list(dict.fromkeys(_NAME.findall(sql)))
+        await self._keep(_NAME.sub(lambda found: f"${names.index(found[1]) + 1}", sql), len(params))
+
+    async def _explain_each(self, statement: PerRow, rows: Sequence[tuple[Value, ...]]) -> None:
+        if rows:
+            await self._keep(statement.postgres, len(rows[0]))
+
+    async def _keep(self, sql: str, count: int) -> None:
+        given = f"({', '.join(['NULL'] * count)})" if count else ""
+        steps = ("SET LOCAL plan_cache_mode = force_generic_plan", f"PREPARE kept AS {sql}")
+        for step in steps:
+            await self._tx.execute(step)  # type: ignore[arg-type]
+        plan = await self._tx.all(str, f"EXPLAIN EXECUTE kept{given}")  # type: ignore[arg-type]
+        await self._tx.execute("DEALLOCATE kept")
+        self.plans.append(sql + "\n->\n" + "\n".join(plan))
+
+
+_NAME = re.compile(r"(?<![:\w]):([a-z_]+)")
+
+
 async def fill(tx: Tx, rows: int = ROWS) -> None:
     """Rows enough that a scan would be the wrong choice."""
     for statement in _FILL[tx.engine]:
@@ -173,6 +198,13 @@ async def statistics(tx: Tx) -> None:
 async def everything(tx: Tx) -> list[str]:
     """Every statement of the hot path and of the indexed reads, once; their plans."""
     explaining = Explaining(tx)
+    await exchanging(explaining)
+    await looking(explaining)
+    return explaining.plans
+
+
+async def exchanging(explaining: Explaining) -> None:
+    """What an exchange asks for and writes."""
     batch = [pending(f"a{i}", trace=f"c{i % 40}", fu_tokens=1) for i in range(64)]
     await commit_exchanges(explaining, batch, seal)
     await commit_exchanges(explaining, batch, seal)
@@ -188,6 +220,10 @@ async def everything(tx: Tx) -> list[str]:
     await renew(explaining, TENANT, a, claimed.fence, 10**9)
     await release(explaining, TENANT, a, claimed.fence)
     await read_known(explaining, TENANT, a, a)
+
+
+async def looking(explaining: Explaining) -> None:
+    """What is read now and then, and what runs every few seconds."""
     found = await chain(explaining, TENANT, "c1", from_hop=2, limit=5)
     await by_hash(explaining, TENANT, found[0].receipt_hash)
     await head(explaining, TENANT, "c1")
@@ -214,7 +250,6 @@ async def everything(tx: Tx) -> list[str]:
     await audit.page(explaining, "t1", after=50, action="exchange", limit=10)
     await audit.first_since(explaining, "t1", 500)
     await audit.with_older(explaining, 500, 10)
-    return explaining.plans
 
 
 LARGE = (
@@ -262,11 +297,45 @@ async def test_no_statement_scans(large: Database) -> None:
         assert not bad, f"statistics: {analyzed}\n\n" + "\n\n".join(bad)
 
 
-async def explained(db: Database) -> list[str]:
+@pytest.mark.parametrize("rows", [1, 60, 1000])
+async def test_a_plan_made_while_tables_were_small_stays_good(
+    postgres: Postgres, rows: int
+) -> None:
+    """What PostgreSQL prepares for an exchange on a young database looks up each row by its key, so
+    that it may keep the plan while the tables grow."""
+    config = PostgresConfig(url=postgres.url(postgres.empty_database()))
+    async with open_database(config) as db:
+        await db.transact(fill, rows)
+        if rows > 1:
+            await db.transact(statistics)
+        plans = await explained(db, kept)
+    assert len(plans) > 20
+    bad = [plan for plan in plans if not by_key(plan)]
+    assert not bad, "\n\n".join(bad)
+
+
+async def kept(tx: Tx) -> list[str]:
+    """The plans that stay with the statements of an exchange."""
+    keeping = Keeping(tx)
+    await exchanging(keeping)
+    return keeping.plans
+
+
+def by_key(plan: str) -> bool:
+    """Whether a plan reads large tables only where a row's key says."""
+    lines = [line.strip() for line in plan.partition("->\n")[2].splitlines()]
+    large = re.compile(rf"-> +(?:Seq|Index(?: Only)?) Scan.* on ({'|'.join(LARGE)})\b")
+    reads = [n for n, line in enumerate(lines) if large.search(line)]
+    return all(lines[n + 1].startswith("Index Cond") for n in reads)
+
+
+async def explained(
+    db: Database, plans_of: Callable[[Tx], Awaitable[list[str]]] = everything
+) -> list[str]:
     """The plans of everything; what was written to get them is rolled back."""
 
     async def explain(tx: Tx) -> None:
-        raise Explained(await everything(tx))
+        raise Explained(await plans_of(tx))
 
     with pytest.raises(Explained) as caught:
         await db.transact(explain)

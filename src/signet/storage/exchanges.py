@@ -573,7 +573,9 @@ _CLAIMED_KEYS = PerRow(
     postgres="""
         UPDATE idempotency i SET receipt = k.receipt
         FROM unnest($1::text[], $2::bytea[], $3::bigint[]) AS k (tenant, key_hash, receipt)
-        WHERE i.tenant = k.tenant AND i.key_hash = k.key_hash AND i.receipt IS NULL
+        WHERE i.tenant = k.tenant AND i.key_hash = k.key_hash
+            -- Only open claims. Said of the row alone, the planner would begin with all such rows.
+            AND (i.receipt IS NULL) = (k.receipt IS NOT NULL)
     """,
 )
 _CLOSED_CLAIMS = PerRow(

@@ -51,6 +51,14 @@ _MIGRATION_LOCK: Final = int.from_bytes(b"signet")
 _MIGRATION_LOCK_S: Final = 60.0
 _IDLE_S: Final = 60.0
 
+# Everything is looked up by an index, as SQLite does, whatever the planner thinks of a small table.
+# It keeps a prepared statement's plan until a table is analyzed again, so a scan that was right for
+# a hundred rows would still be carried out, for each batch, over the first hundred thousand.
+_BY_INDEX: Final = "".join(
+    f"SET LOCAL {name} = off;"
+    for name in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "jit")
+)
+
 
 class _Message(Protocol):
     @property
@@ -245,8 +253,8 @@ class PostgresDatabase:
             # Between two statements we only compute; who is silent for longer has died.
             f"SET LOCAL idle_in_transaction_session_timeout = {round(_IDLE_S * 1000)}"
         )
-        self._begin = f"BEGIN ISOLATION LEVEL READ COMMITTED;{limits}"
-        self._begin_reading = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;{limits}"
+        self._begin = f"BEGIN ISOLATION LEVEL READ COMMITTED;{_BY_INDEX}{limits}"
+        self._begin_reading = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;{_BY_INDEX}{limits}"
 
     async def transact(
         self,
