@@ -20,7 +20,8 @@ from typing import Literal, TypeAlias
 
 from signet.core.errors import Fault
 from signet.core.expected import Expected
-from signet.core.wrappers import candidate
+from signet.core.tolerant import Refusal
+from signet.core.wrappers import Shape, around, candidate
 from signet.receipts.canonical import MAX_DEPTH, Json, parse, pointer
 from signet.receipts.errors import ReceiptError
 
@@ -53,13 +54,16 @@ _QUOTE_PAIRS = {
 }
 _SKIPPED = re.compile(
     r"[\s\u200b\u2060\ufeff]+|[,;，；]"
-    r"|<\|[^|<>\n]{1,64}\|>|<\uff5c[^\uff5c<>\n]{1,64}\uff5c>|</?[A-Za-z_][^<>\n]{0,200}>"
-    r"|```[A-Za-z0-9_+-]*|~~~"
+    r"|<\|[^|<>\n]{1,64}\|>|<\uff5c[^\uff5c<>\n]{1,64}\uff5c>"
+)
+_SKIPPED_BEHIND = re.compile(
+    rf"{_SKIPPED.pattern}|</?[A-Za-z_][^<>\n]{{0,200}}>|```[A-Za-z0-9_+-]*|~~~"
 )
 _LINE_COMMENT = re.compile(r"(?://|#)[^\n\r\u2028\u2029]*")
 _DIVISION = re.compile(r"//\s*[0-9(.+-]")
 _BARE = re.compile(r"[^\s,:;{}\[\]\"'=“”„‟＂‘’‚‛，：；\u200b\u2060\ufeff<]+|<")
 _NAMES_NEXT = re.compile(r"(?:\s|<\|[^|<>\n]{1,64}\|>)*+(?:[:：]|=(?!=))")
+_SEPARATOR = re.compile(r"=>|[:：=]")
 _AFTER_VALUE = re.compile(r"</[A-Za-z_]|```|~~~")
 _DELIMITED = re.compile(r"\s*+(?:[,:;}\])，：；]|$)")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([\"'\\/bfnrt]))")
@@ -125,7 +129,11 @@ def violations(
         return (Fault(pointer="", code="semantic_violation", detail=detail),)
     tree: _Tree = json.loads(repaired, parse_int=_Number, parse_float=_Number)
     expected = Expected.at_root(schema)
-    tokens = _tokens(original, tree)
+    try:
+        tokens = _tokens(original, tree)
+    except Refusal as refusal:
+        detail = f"what stands around the value is lost: {refusal.detail}"
+        return (Fault(pointer="", code="semantic_violation", detail=detail),)
     try:
         _Alignment(tokens).align(tree, expected)
     except _Differs as difference:
@@ -149,6 +157,7 @@ def _tokens(original: str, tree: _Tree) -> _Tokens:
         return _Tokens(original, list(_lexed(original, 0, len(original), is_call=False)))
     text = _decoded_text(original)
     start, end, is_call = _region(text)
+    _refuse_outside(text, end)
     return _balanced(text, list(_lexed(text, start, end, is_call=is_call)))
 
 
@@ -189,7 +198,7 @@ def _region(text: str) -> tuple[int, int, bool]:
     limit = min(limit, after.start()) if after else limit
     if last < start:
         return start, len(text), is_call
-    rest = _SKIPPED.sub("", text[last + 1 : limit])
+    rest = _SKIPPED_BEHIND.sub("", text[last + 1 : limit])
     depth = sum(
         (token.kind == "open") - (token.kind == "close")
         for token in _lexed(text, start, last + 1, is_call=is_call)
@@ -197,11 +206,25 @@ def _region(text: str) -> tuple[int, int, bool]:
     return start, last + 1 if depth <= 0 or not rest else limit, is_call
 
 
+def _refuse_outside(text: str, end: int) -> None:
+    """Raise `Refusal` if what stands around the value takes it back, or is a part of it."""
+    found = candidate(text)
+    if found is None:
+        return
+    shape: Shape = "object" if text[found.start()] == "{" else "array"
+    if found.group().endswith("("):
+        shape = "call"
+        if found.group().startswith("["):
+            closed = re.compile(r"\s*+\]").match(text, end)
+            end = closed.end() if closed else end
+    around(text, found.start(), end, shape)
+
+
 def _lexed(text: str, start: int, end: int, *, is_call: bool) -> Iterator[_Token]:
     at = start
     if is_call:
         yield _Token("open", "{", start, start)  # the round bracket of the call
-    number_before = False
+    number_before = named = False
     while at < end:
         skipped = _SKIPPED.match(text, at, end)
         if skipped is not None:
@@ -212,11 +235,16 @@ def _lexed(text: str, start: int, end: int, *, is_call: bool) -> Iterator[_Token
         if after > at and not (number_before and _DIVISION.match(text, at, end)):
             at = after
             continue
+        separator = _SEPARATOR.match(text, at, end) if named or found in ":：" else None
+        named = False
+        if separator is not None:
+            at = separator.end()
+            continue
         token = _token(text, at, end, is_call=is_call)
-        if token is not None:
-            number_before = token.kind == "bare" and token.text[:1].isdigit()
-            yield token
-        at = token.end if token is not None else at + 1
+        number_before = token.kind == "bare" and token.text[:1].isdigit()
+        named = token.is_name
+        yield token
+        at = token.end
 
 
 def _after_comment(text: str, at: int, end: int) -> int:
@@ -228,7 +256,7 @@ def _after_comment(text: str, at: int, end: int) -> int:
     return line.end() if line else at
 
 
-def _token(text: str, at: int, end: int, *, is_call: bool) -> _Token | None:
+def _token(text: str, at: int, end: int, *, is_call: bool) -> _Token:
     found = text[at]
     if found in "{[":
         return _Token("open", found, at, at + 1)
@@ -236,8 +264,6 @@ def _token(text: str, at: int, end: int, *, is_call: bool) -> _Token | None:
         return _Token("close", found, at, at + 1)
     if found in _QUOTE_PAIRS:
         return _quoted(text, at, end, _QUOTE_PAIRS[found])
-    if found in ":：=>":
-        return None
     bare = _BARE.match(text, at, end)
     stop = bare.end() if bare else at + 1
     word = text[at:stop]
@@ -328,6 +354,10 @@ class _Alignment:
         """Raise `_Differs` unless `tree` says what the tokens say."""
         if not self.source.items:
             raise _Differs((), "the original says nothing")
+        if isinstance(tree, list) and not any(
+            t.kind in ("open", "close") for t in self.source.items
+        ):
+            raise _Differs((), "the original is no array")
         self._value(tree, expected, ())
         if self._at < len(self._items):
             token = self._items[self._at]
@@ -457,7 +487,9 @@ def _verbatim(text: str, token: _Token, value: str) -> int | None:
     if token.kind != "quoted" or _STRUCTURE_INSIDE.search(value):
         return None
     escaped = json.dumps(value, ensure_ascii=False)[1:-1]
-    for spelled in (value, escaped, escaped.replace('\\"', '"')):
+    # A backslash that JSON reads as an escape is not a backslash that merely was not escaped.
+    plain = () if _ESCAPE.search(value) else (value,)
+    for spelled in (*plain, escaped, escaped.replace('\\"', '"')):
         end = token.start + 1 + len(spelled)
         if (
             text.startswith(spelled, token.start + 1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from signet.core.prose import objection
 from signet.core.tolerant import (
     DOUBLE_MARKS,
     LITERALS,
@@ -42,7 +43,7 @@ _NAME_ELEMENTS = frozenset(
 )
 _CALL_NUMBER = re.compile(r"\bfunctions\.[\w.-]+:[0-9]+")
 _QUOTED_NAME = re.compile(r"[\"'”’]\s*+(?::|=|：)")
-_MARKUP = re.compile(r"\*\*|__")
+_MARKUP = re.compile(r"\*\*|__|(?<!\w)_(?=\w)|(?<=\w)_(?!\w)")
 _PAIR = re.compile(
     r"(?<![\w-])[^\W\d][\w-]*+\s*+(?:=>|[:=：])\s*+"
     r"(?:[\"'“‘]|[-+$€£¥]?\.?[0-9]|(?:true|false|null|True|False|None)\b)"
@@ -66,6 +67,8 @@ _VALUE_LABELS = frozenset(
     }
 )
 _LAST_LABEL = re.compile(r"(?:^|\n)[ \t]*+([^\W\d][\w-]*+)[ \t]*+:\s*+$")
+_PARTED_BEFORE = re.compile(r"(?:[>\]]|(?:```|~~~)[A-Za-z0-9_+-]{0,40})[ \t]{0,40}$")
+_PARTED_BEHIND = re.compile(r"[ \t]*+(?:<|```|~~~|\[/|//|/\*|[\r\n]|$)")
 _QUOTED = re.compile(r"\"[^\"\n]*+\"|'[^'\n]*+'|“[^“”\n]*+”|‘[^‘’\n]*+’")
 _NUMBERS = re.compile(r"[-+$€£¥]?[0-9][0-9.,]*+%?")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -88,9 +91,6 @@ _UNITS = frozenset(
     }
 )
 _SIGNS = frozenset("$€£¥₹₽₩₿¢%‰")
-_DENIAL = re.compile(
-    r"(?<![\w-])(?:not|no|never|without|except|unless|minus|or|nor|instead of)\s*$", re.IGNORECASE
-)
 _CALL_BEFORE = re.compile(rf"(?:\[\s*+)?(?<![\w.])(?:{_NAME}(?:\.{_NAME}){{0,8}}+)?\($")
 _NAME_ONLY = re.compile(rf"\s*+[>#*]*\s*+{_NAME}(?:[.\-:/]{_NAME}){{0,8}}+\s*+")
 _TORN = frozenset("\"'“”„‟‘’‚‛\\")
@@ -125,8 +125,17 @@ def around(text: str, start: int, end: int, shape: Shape) -> tuple[list[Edit], l
     _refuse_torn(lead, tail, start, end)
     if shape == "array":
         _refuse_inline(lead, tail, start)
-    lead_kinds = _said(lead, 0, before=True)
-    tail_kinds = _said(tail, end, before=False)
+    before, lead_kinds = _said(lead, 0, before=True)
+    behind, tail_kinds = _said(tail, end, before=False)
+    objected = objection(
+        before,
+        behind,
+        text[start:end],
+        begins_inline=not _PARTED_BEFORE.search(text, max(0, start - 80), start),
+        ends_inline=not _PARTED_BEHIND.match(text, end),
+    )
+    if objected is not None:
+        raise Refusal("unclear_wrapper", start if objected.before else end, objected.detail)
     head = _edit(text[:start], 0, lead_kinds | kinds)
     foot = _edit(text[end:], end, tail_kinds | kinds)
     return head, foot, quoted
@@ -246,11 +255,11 @@ def _refuse_unclosed(lead: str, tail: str, start: int, end: int) -> None:
         raise Refusal("several_values", start, "an item stands before the value")
 
 
-def _said(part: str, offset: int, *, before: bool) -> set[EditKind]:
-    """The kinds of wrappers in `part`; raises `Refusal` if it says more than words."""
+def _said(part: str, offset: int, *, before: bool) -> tuple[str, set[EditKind]]:
+    """The words of `part` and the kinds of wrappers in it; `Refusal` if it says more than words."""
     kinds: set[EditKind] = set()
     if not part.strip():
-        return kinds
+        return "", kinds
     words = _replace(_CALL_NUMBER, _URL.sub(" url ", part), kinds, "template_token")
     words = _replace(TEMPLATE_TOKEN, words, kinds, "template_token")
     _refuse_elements(words, offset)
@@ -261,14 +270,12 @@ def _said(part: str, offset: int, *, before: bool) -> set[EditKind]:
         kinds.add("prose")
         _refuse_scalars(words, offset)
         _refuse_unit(words, offset)
-        if before and _DENIAL.search(words, max(0, len(words) - 400)):
-            raise Refusal("unclear_wrapper", offset, "the words before the value deny it")
         if before and _NAME_ONLY.fullmatch(words):
             kinds.add("call")
         label = _LAST_LABEL.search(words, max(0, len(words) - 400)) if before else None
         if label is not None and label.group(1).lower() not in _VALUE_LABELS:
             raise Refusal("scalar_outside", offset, "the value may be one member of several")
-    return kinds
+    return words, kinds
 
 
 def _replace(pattern: re.Pattern[str], text: str, kinds: set[EditKind], kind: EditKind) -> str:

@@ -10,11 +10,12 @@ from ipaddress import ip_address
 import pytest
 from tests.egress.stage import HOST, OK, PUBLIC_IP, Authority, answering, read_request, stage
 
+from signet.egress.http1 import ResponseReader
 from signet.egress.limits import Limits
-from signet.egress.outcome import Outcome, Responded
+from signet.egress.outcome import IndeterminateCode, Outcome, Responded
 from signet.egress.policy import Policy
 from signet.egress.target import parse_target
-from signet.egress.transport import Slots, dial, leads_home, tls_context
+from signet.egress.transport import Connection, Slots, dial, leads_home, tls_context
 
 pytestmark = pytest.mark.anyio
 
@@ -228,6 +229,41 @@ async def test_an_early_answer_ends_the_connection(authority: Authority) -> None
             assert isinstance(outcome, Responded)
             assert outcome.status == 413
         assert len(s.connections) == 2
+
+
+class Wire(asyncio.Transport):
+    """The event loop's side of a connection, on which the peer sends what a test hands it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def abort(self) -> None:
+        """Nothing is open."""
+
+
+async def test_an_answer_in_countless_pieces_is_too_large() -> None:
+    """However few bytes an answer has, each piece costs a turn of the loop, and they are counted.
+
+    Over a socket the kernel joins pieces as it likes, so here they are handed over one by one.
+    """
+    limits = Limits(max_body=0)
+    connection, wire = Connection(PUBLIC_IP, limits), Wire()
+    connection.connection_made(wire)
+    response = ResponseReader(limits)
+    async with asyncio.TaskGroup() as tasks:
+        exchange = tasks.create_task(connection.exchange(b"POST", response))
+        while not wire.written:
+            await asyncio.sleep(0)
+        connection.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;")
+        for _ in range(limits.max_reads):
+            assert not response.finished
+            connection.data_received(b"a")
+        assert response.failure is IndeterminateCode.BODY_TOO_LARGE
+        await exchange
 
 
 async def test_requests_to_one_place_are_bounded_in_number(authority: Authority) -> None:
