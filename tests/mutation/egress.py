@@ -563,6 +563,11 @@ HTTP1 = [
                 "len(head) > _MAX_REQUEST_HEAD",
                 "test_http1::test_the_request_head_is_bounded",
             ),
+            "an answer begins like HTTP": ("not _OPENING.startswith(self._opening)", _BROKEN),
+            "an answer is HTTP/1.0 or HTTP/1.1": (
+                'self._parser.get_http_version() not in ("1.0", "1.1")',
+                _BROKEN,
+            ),
             "the response head is bounded": ("room <= 0", _BROKEN),
             "no transfer coding but chunked": (
                 'self._coding is not None or value.lower() != b"chunked"',

@@ -74,6 +74,9 @@ def request_bytes(method: str, target: Target, headers: Mapping[str, str], body:
     return head + body
 
 
+_OPENING: Final = b"HTTP/"
+
+
 class ResponseReader:
     """Reads the one response of one request.
 
@@ -85,6 +88,7 @@ class ResponseReader:
         self._limits = limits
         self._parser = httptools.HttpResponseParser(self)
         self._head_bytes = 0
+        self._opening = b""
         self._until_close = False
         self._head_done = False
         self._length: bytes | None = None
@@ -116,6 +120,11 @@ class ResponseReader:
             self.reusable = False  # bytes nobody asked for must not become the next answer
             return
         self.started = True
+        # llhttp takes RTSP for HTTP.
+        self._opening += data[: len(_OPENING) - len(self._opening)]
+        if not _OPENING.startswith(self._opening):
+            self._fail(IndeterminateCode.MALFORMED)
+            return
         view = memoryview(data)
         while view and not self.finished:
             if self._head_done:
@@ -193,6 +202,9 @@ class ResponseReader:
     def on_headers_complete(self) -> None:
         if self.finished:
             return
+        # Another version frames its messages in another way (RFC 9112 §2.3).
+        if self._parser.get_http_version() not in ("1.0", "1.1"):
+            self._stop(IndeterminateCode.MALFORMED)
         status = self._parser.get_status_code()
         if status == 101:
             self._stop(IndeterminateCode.UPGRADE_REFUSED)

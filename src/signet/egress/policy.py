@@ -205,9 +205,10 @@ def _judge(destination: Destination, target: Target, request: Request) -> Verdic
 
 
 # A server that decodes these before it resolves dot segments can be led out of the prefix
-# ("/api/..%2fadmin"); %25 hides the same thing under a second layer, and with %C0 and %C1, which
-# occur in no UTF-8, overlong forms of a dot or slash begin.
-_AMBIGUOUS_IN_PATH = re.compile(r"%(?:2[fF]|5[cC]|25|00|[cC][01])")
+# ("/api/..%2fadmin"); %25 hides the same thing under a second layer, with %C0 and %C1, which occur
+# in no UTF-8, overlong forms of a dot or slash begin, and %3B and control characters end a segment
+# for some ("..%3b").
+_AMBIGUOUS_IN_PATH = re.compile(r"%(?:2[fF]|25|3[bB]|5[cC]|[01][0-9a-fA-F]|7[fF]|[cC][01])")
 
 
 def _path_within(path: str, prefix: str) -> bool:

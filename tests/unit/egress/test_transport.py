@@ -236,10 +236,10 @@ class Wire(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.written = b""
+        self.written = asyncio.Event()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += data
+        self.written.set()
 
     def abort(self) -> None:
         """Nothing is open."""
@@ -256,8 +256,7 @@ async def test_an_answer_in_countless_pieces_is_too_large() -> None:
     response = ResponseReader(limits)
     async with asyncio.TaskGroup() as tasks:
         exchange = tasks.create_task(connection.exchange(b"POST", response))
-        while not wire.written:
-            await asyncio.sleep(0)
+        await wire.written.wait()
         connection.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;")
         for _ in range(limits.max_reads):
             assert not response.finished
