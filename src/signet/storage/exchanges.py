@@ -17,7 +17,7 @@ from signet.storage.audit import append
 from signet.storage.errors import IntegrityViolated, Raced
 from signet.storage.hashes import digest, hash_text
 from signet.storage.splicing import attach, cut, detach, paste
-from signet.storage.tx import Ask, PerRow, ReadTx, Tx, Value
+from signet.storage.tx import Ask, Engine, PerRow, ReadTx, Tx, Value
 
 ANY_PREV = "any"
 
@@ -178,7 +178,7 @@ async def commit_exchanges(
     work = _Work(
         seal=seal,
         now_us=await tx.now_us() if any(row.receipt is None for row in keys.found) else 0,
-        ids=sorted(ids.found),
+        ids=_ids(tx.engine, ids.found, len(batch)),
         heads={(row.tenant, row.trace_id): row for row in heads.found},
         keys={(row.tenant, row.key_hash): row for row in keys.found},
     )
@@ -462,6 +462,11 @@ def _stored_answer(row: _StoredRow) -> Replay | Erased | KeySpent:
     return Erased(receipt_hash=receipt_hash, canonical=row.canonical, jws=jws)
 
 
+def _ids(engine: Engine, found: Sequence[int], count: int) -> Sequence[int]:
+    """As many ids as were asked for, growing."""
+    return range(found[0] - count + 1, found[0] + 1) if engine == "sqlite" else sorted(found)
+
+
 async def _read_stored(tx: ReadTx, results: Sequence[Result | _Stored]) -> list[Result]:
     """Put the stored answers where the batch found that a key had been answered before."""
     wanted = {result.receipt for result in results if isinstance(result, _Stored)}
@@ -506,14 +511,10 @@ _KEYS = PerRow(
             AND c.tenant = i.tenant AND c.key_hash = i.key_hash
     """,
 )
-# As many receipt ids as asked for, growing and never given out before.
+# As many receipt ids as asked for, never given out before; on SQLite, where they follow each other,
+# the last of them.
 _FREE_IDS = PerRow(
-    sqlite="""
-        WITH RECURSIVE free (id, left) AS (
-            SELECT coalesce(max(id), 0) + 1, ? FROM receipts
-            UNION ALL SELECT id + 1, left - 1 FROM free WHERE left > 1
-        ) SELECT id FROM free
-    """,
+    sqlite="SELECT coalesce(max(id), 0) + ? FROM receipts",
     postgres="SELECT id FROM receipt_ids(($1::bigint[])[1]) AS id",
 )
 _STORED = PerRow(
