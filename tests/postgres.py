@@ -44,7 +44,7 @@ class Postgres:
             "max_connections": "100",
             **options,
         }
-        self._bin = _binaries(version, folder)
+        self.binaries = _binaries(version, folder)
         self._postmaster: subprocess.Popen[bytes] | None = None
         self._databases: set[str] = set()
 
@@ -82,7 +82,7 @@ class Postgres:
         options = [part for item in self._options.items() for part in ("-c", "=".join(item))]
         with log:
             self._postmaster = subprocess.Popen(
-                [self._bin / "postgres", "-D", self.data, *options],
+                [self.binaries / "postgres", "-D", self.data, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -138,7 +138,7 @@ class Postgres:
     def run(self, program: str, *args: str) -> str:
         """Run one of PostgreSQL's own programs; its output."""
         done = subprocess.run(
-            [self._bin / program, *args],
+            [self.binaries / program, *args],
             check=False,
             capture_output=True,
             cwd=self.folder,
@@ -150,7 +150,7 @@ class Postgres:
         return done.stdout.decode().strip()
 
     def _run(self, program: str, *args: str) -> int:
-        command = [self._bin / program, *args]
+        command = [self.binaries / program, *args]
         return subprocess.run(command, check=False, cwd=self.folder, timeout=10).returncode
 
 

@@ -19,6 +19,7 @@ import yaml
 from tests.docs import ROOT
 from tests.guides.pages import free_port
 
+from signet.cli.exits import Exit
 from signet.settings import Settings, declared_settings
 
 DEPLOY = ROOT / "deploy"
@@ -154,6 +155,15 @@ def test_systemd_finds_little_left_open(tmp_path: Path) -> None:
     systemd_analyze(
         tmp_path, UNIT.read_text("utf-8"), "security", "--offline=true", "--threshold=20"
     )
+
+
+def test_the_unit_is_restarted_only_where_that_helps() -> None:
+    """Settings that cannot be used end it for good; a database that is away does not."""
+    text = UNIT.read_text("utf-8")
+    prevented = re.search(r"^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)
+    assert prevented is not None
+    assert {int(code) for code in prevented[1].split()} == {Exit.USAGE, Exit.SETTINGS}
+    assert re.search(r"^StartLimitIntervalSec=0$", text, re.MULTILINE)
 
 
 def systemd_analyze(directory: Path, unit: str, *arguments: str) -> str:

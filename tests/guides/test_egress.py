@@ -41,7 +41,11 @@ async def test_the_page_runs(tmp_path: Path) -> None:
             run_page,
             DOCS / "guide" / "egress.md",
             directory,
-            settings={"GUIDE_WORLD": str(_written(tmp_path, world)), "PYTHONPATH": str(ROOT)},
+            settings={
+                "GUIDE_WORLD": str(_written(tmp_path, world)),
+                "PYTHONPATH": str(ROOT),
+                "SP_FORWARD_SECONDS": "60",  # this machine may be busy
+            },
             commands=_with_world(commands),
             ports={"9000": behind},
         )

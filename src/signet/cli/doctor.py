@@ -21,6 +21,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import parse_qs
 
 from signet import __version__
 from signet.app import (
@@ -250,11 +251,16 @@ def _database(settings: Settings) -> Finding:
     config = storage_config(settings)
     if isinstance(config, SqliteConfig) and not config.path.exists():
         return Finding("database", "ok", f"none yet; the first start makes {config.path}")
-    shown = config.path if isinstance(config, SqliteConfig) else "postgres"
+    shown = _place(config)
     try:
         version, sends, ahead_us = asyncio.run(_opened(config))
     except SignetError as error:
         mend = "see what the sentence names; the data was left as it is"
+        if isinstance(config, PostgresConfig):
+            mend = (
+                "see that the server runs and may be reached from here; SP_POSTGRES_URL has its"
+                " host, a database that is there, and a user with its password who owns the schema"
+            )
         return Finding("database", "wrong", f"{shown}: {error.detail}", mend)
     if abs(ahead_us) > _APART_US:
         said = f"{shown}: this clock is {ahead_us / 1_000_000:+.1f} s from the database's"
@@ -268,13 +274,25 @@ def _database(settings: Settings) -> Finding:
     return Finding("database", "ok", f"{shown} takes writes, schema {version}")
 
 
+def _place(config: SqliteConfig | PostgresConfig) -> str:
+    """Where the database is, without what a connection URL has of a password."""
+    if isinstance(config, SqliteConfig):
+        return str(config.path)
+    place, _, options = config.url.partition("://")[2].partition("?")
+    hosts = place.partition("/")[0].rpartition("@")[2]
+    return f"postgres at {hosts or ', '.join(parse_qs(options).get('host', ['its socket']))}"
+
+
 async def _opened(config: SqliteConfig | PostgresConfig) -> tuple[int, int, int]:
     """The version of the schema, how often something was sent to Stripe from there, and by how much
     this clock is ahead of the database's, in microseconds."""
     async with open_database(config) as database:
         await database.ping()
+        before_us = time.time_ns() // 1000
         theirs_us = await database.read_current(_now_there)
-        ahead_us = time.time_ns() // 1000 - theirs_us
+        # How long the question took is no difference between the clocks.
+        within_us = min(max(theirs_us, before_us), time.time_ns() // 1000)
+        ahead_us = within_us - theirs_us
         return database.schema_version, await database.read_current(outbox.sends), ahead_us
 
 

@@ -89,6 +89,8 @@ async def _list(_settings: Settings, rotation: Rotation, args: argparse.Namespac
     listed = await rotation.listing()
     if args.json:
         print(json.dumps({"keys": [key_document(one) for one in listed]}))
+    elif not listed:
+        print("no key has been published yet; the first start of a gateway publishes one")
     else:
         rows = [
             (

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Final, cast
+from urllib.parse import urlsplit
 
 from signet.app import egress_client, egress_policies
 from signet.egress import EgressClient, LookupFailed, TargetInvalid, Verdict, parse_target
@@ -82,12 +83,22 @@ async def _service(
     except ValueError as error:
         return [Reached(name, f"{variable}: {error}", f"set {variable} anew")]
     except (httpx.HTTPError, TimeoutError, OSError) as error:
-        return [Reached(name, f"no answer: {str(error) or type(error).__name__}", away)]
+        return [
+            Reached(
+                name, f"no answer from {_origin(url)}: {str(error) or type(error).__name__}", away
+            )
+        ]
     if answer.status_code in _OK:
         return [Reached(name, "answers, and takes our key")]
     if answer.status_code in _REFUSED:
         return [Reached(name, f"answers {answer.status_code}: it does not take our key", mend)]
     return [Reached(name, f"answers {answer.status_code}, which it should not", away)]
+
+
+def _origin(url: str) -> str:
+    """The part of a URL that says where, without a user and its password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 async def _names(settings: Settings) -> list[Reached]:

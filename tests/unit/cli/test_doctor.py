@@ -226,3 +226,16 @@ def test_clocks_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     found = findings(tmp_path)["database"]
     assert found.verdict == "wrong"
     assert "NTP" in found.mend
+
+
+def test_a_server_that_is_away(tmp_path: Path) -> None:
+    """The finding names the host and what to look at, and has nothing of the password."""
+    found = findings(
+        tmp_path,
+        SP_STORAGE="postgres",
+        SP_POSTGRES_URL="postgresql://signet:hidden-word@127.0.0.1:1/signet",
+    )["database"]
+    assert found.verdict == "wrong"
+    assert found.said.startswith("postgres at 127.0.0.1:1: Cannot connect")
+    assert "SP_POSTGRES_URL" in found.mend
+    assert "hidden-word" not in found.said + found.mend

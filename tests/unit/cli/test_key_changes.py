@@ -134,3 +134,14 @@ class TestLife:
         monkeypatch.setenv("SP_DATA_DIR", str(tmp_path / "none"))
         assert main(["keys", "list"]) == 69
         assert not (tmp_path / "none").exists()
+
+
+def test_nothing_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the first start there is no key to list, and the command says so."""
+    monkeypatch.setenv("SP_DATA_DIR", str(tmp_path))
+    assert main(["migrate", "--apply"]) == 0
+    capsys.readouterr()
+    assert main(["keys", "list"]) == 0
+    assert capsys.readouterr().out.startswith("no key has been published yet")
