@@ -28,7 +28,7 @@ _CHILD_MODULE = "signet.providers.jsonata_child"
 
 # How long a child may take to start, and how long its answer may be late before it is killed. The
 # kernel ends every evaluation on time, so that only a machine in trouble meets the second.
-_START_S = 15.0
+_START_S = 30.0
 _GRACE_S = 2.0
 
 MAX_VALUE = 8 << 20

@@ -19,7 +19,7 @@ ITEMS: Final = ("si_bakery_tier1", "si_bakery_tier2")
 
 _CUSTOMER: Final = "cus_bakery"
 _CENTS: Final = ("50", "30")
-_WAIT_S: Final = 10.0
+_WAIT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from signet.receipts.verify import verify_statement
 _TRACE: Final = "bakery-1"
 _EXCHANGES: Final = 18
 _EXPECTED: Final = {"reserve": 10, "tier 1": 5, "tier 2": 3}
-_WAIT_S: Final = 45.0
+_WAIT_S: Final = 120.0
 _TICK_S: Final = 0.1
 
 

@@ -40,7 +40,7 @@ TRAP: Final = "metadata.example.net"
 METADATA: Final = "169.254.169.254"
 
 _PUBLIC: Final = "93.184.215.14"
-_START_S: Final = 30.0
+_START_S: Final = 120.0
 _TTL_S: Final = 60
 
 

@@ -42,10 +42,10 @@ RESERVED: Final[Mapping[str, object]] = {
 """The reserved capacity of the tenant whose month is told."""
 PAIN_TYPE: Final = "iso20022.pain.001.001.09.v1"
 
-_START_S: Final = 30.0
-_STOP_S: Final = 10.0
-_CALL_S: Final = 30.0
-_COMMAND_S: Final = 60.0
+_START_S: Final = 120.0
+_STOP_S: Final = 30.0
+_CALL_S: Final = 120.0
+_COMMAND_S: Final = 300.0
 _TICK_S: Final = 0.02
 _PAIN_SCHEMA: Final = "schemas/iso-json/pain.001.001.09.schema.json"
 
