@@ -18,8 +18,6 @@ from typing import Any
 from tests.inprocess import KEYS, SEED, invoice
 from tests.live import STOP_S, Live, environment, exchange_headers, signet
 
-START_S = 60.0
-
 
 @contextmanager
 def gateway(directory: Path, *, workers: int = 1, **settings: str) -> Iterator[Live]:
@@ -87,6 +85,7 @@ class Heard:
     refused: dict[str, int] = field(default_factory=dict)
     doubled: set[str] = field(default_factory=set)
     not_acknowledged: int = 0
+    conflicts: int = 0
 
     @property
     def open(self) -> dict[str, object]:
@@ -106,6 +105,7 @@ class Heard:
             return True
         if status in (0, 409, 503):
             self.not_acknowledged += 1
+            self.conflicts += status == 409
             return False
         self.refused[key] = status
         return True
@@ -155,7 +155,7 @@ async def under_load(ports: Sequence[int], heard: Heard, **how: Any) -> AsyncIte
             over.set()
 
 
-async def post(port: int, body: object, key: str, *, wait_s: float = 30.0) -> tuple[int, bytes]:
+async def post(port: int, body: object, key: str, *, wait_s: float = 120.0) -> tuple[int, bytes]:
     """Post one exchange on a connection of its own; the status and the body."""
     content = json.dumps(body).encode()
     headers = "".join(f"{name}: {value}\r\n" for name, value in exchange_headers(key).items())
@@ -177,7 +177,7 @@ async def post(port: int, body: object, key: str, *, wait_s: float = 30.0) -> tu
 
 def half_sent(port: int) -> socket.socket:
     """A connection with an exchange in progress, most of its body still to come."""
-    half = socket.create_connection(("127.0.0.1", port), timeout=30)
+    half = socket.create_connection(("127.0.0.1", port), timeout=300)
     names = exchange_headers(f"half-{secrets.token_hex(8)}").items()
     headers = "".join(f"{name}: {value}\r\n" for name, value in names)
     start = f"POST /v1/exchange HTTP/1.1\r\nHost: signet\r\n{headers}Content-Length: 99\r\n\r\n"

@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.inprocess import KEYS, SEED
 
-STOP_S = 30.0
+STOP_S = 120.0
 
 
 def signet(*arguments: str) -> list[str]:
@@ -41,7 +41,7 @@ def run_signet(
         env=environment(settings or {}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -80,7 +80,7 @@ class Live:
 
     def connect(self) -> http.client.HTTPConnection:
         """A new connection, not yet made."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
 
     def get(self, path: str, *, api_key: str = "acme-key") -> Reply:
         """Ask for a resource."""
@@ -146,7 +146,7 @@ def live(directory: Path, **settings: str) -> Iterator[Live]:
         process.stdout.close()
 
 
-def until(holds: Callable[[], bool], *, within_s: float = 60.0) -> None:
+def until(holds: Callable[[], bool], *, within_s: float = 240.0) -> None:
     """Wait until `holds()` is true; fail when it is not in time."""
     end = time.monotonic() + within_s
     while not holds():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -16,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any, Literal
 Version = Literal[16, 18]
 _FOLDERS: dict[Version, str] = {16: "pginstall", 18: "pginstall18"}
 _NOBODY = 65534
-_START_S = 30.0
+_START_S = 120.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -142,7 +143,7 @@ class Postgres:
             check=False,
             capture_output=True,
             cwd=self.folder,
-            timeout=120,
+            timeout=300,
             **unprivileged(),
         )
         if done.returncode:
@@ -151,7 +152,7 @@ class Postgres:
 
     def _run(self, program: str, *args: str) -> int:
         command = [self.binaries / program, *args]
-        return subprocess.run(command, check=False, cwd=self.folder, timeout=10).returncode
+        return subprocess.run(command, check=False, cwd=self.folder, timeout=300).returncode
 
 
 @contextmanager
@@ -212,10 +213,16 @@ _die_with_parent = partial(_libc.prctl, _PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on loopback that nobody listens on now.
+
+    It is none of those that the kernel gives to outgoing connections, of which a busy machine makes
+    many before the port is used.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _children(parent: int) -> list[int]:

@@ -11,7 +11,7 @@ from tests.fleet import Heard, gateway, under_load
 from tests.inprocess import SEED
 from tests.live import run_signet
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])

@@ -30,7 +30,7 @@ def test_whole_story(tmp_path: Path, scratch: Path) -> None:
         env=environment({"TMPDIR": str(scratch)}),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -79,12 +79,12 @@ def test_interrupted(tmp_path: Path, scratch: Path, number: signal.Signals) -> N
         assert children
         os.kill(demo.pid, number)
         demo.stdout.read()
-        assert demo.wait(30) == 130
+        assert demo.wait(120) == 130
         until(lambda: not any(child.is_running() for child in children))
         assert list(scratch.iterdir()) == []
     finally:
         if demo.poll() is None:
             demo.kill()
-        demo.wait(30)
+        demo.wait(120)
         assert demo.stdout is not None
         demo.stdout.close()

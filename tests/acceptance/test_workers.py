@@ -110,7 +110,7 @@ def test_start_that_fails_is_told_once(tmp_path: Path) -> None:
     assert done.returncode == 69
     assert done.stderr.count("signet serve: ") == 1
     assert done.stdout == ""
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 120
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "65", "two", "", "1.5", "٣"])

@@ -422,7 +422,7 @@ class TestReload:
             deployment.reserved.write_text(json.dumps({"acme": {**PLAN, "vex_reserved": 77}}))
             assert (await deployment.reload()).json["changed"] == ["acme"]
             shown = b'signet_reserved_capacity{tenant="acme",type="vex"} 77.0'
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(240):
                 while shown not in app.gateway.metrics.exposition():  # noqa: ASYNC110 - a loop of its own
                     await asyncio.sleep(0.05)
 

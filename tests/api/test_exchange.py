@@ -110,12 +110,14 @@ class TestAllowed:
         assert receipt["schema_in"] == receipt["schema_out"]
         assert "map" not in receipt
 
-    async def test_a_jsonata_mapping_runs(self, app: App) -> None:
+    async def test_a_jsonata_mapping_runs(self, tmp_path: Path, registry_dir: Path) -> None:
         """A JSONata mapping of the registry is applied, and its CID is in the receipt."""
         body = envelope(
             {"sku": "A", "quantity": 21}, payload_type="test.order.v1", target_type="test.total.v1"
         )
-        reply = await app.exchange(body)
+        environ = {"SP_REGISTRY_DIR": str(registry_dir), "SP_MAPPING_SECONDS": "30"}
+        async with open_app(tmp_path, **environ) as app:
+            reply = await app.exchange(body)
         assert reply.status == 200
         assert reply.json["normalized"] == {"total": 42}
         assert reply.json["receipt"]["map"].startswith("sha256:")

@@ -84,7 +84,7 @@ def test_the_health_check(status: int | None) -> None:
         thread.start()
         try:
             environment = {"SP_PORT": str(server.server_port)}
-            done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+            done = subprocess.run(command, env=environment, capture_output=True, timeout=300)
         finally:
             server.shutdown()
             thread.join()
@@ -120,7 +120,7 @@ def test_compose_would_take_it(tmp_path: Path, misspelt: bool) -> None:
         [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", path],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert (done.returncode == 0) != misspelt, done.stdout + done.stderr
@@ -174,7 +174,7 @@ def systemd_analyze(directory: Path, unit: str, *arguments: str) -> str:
     path = directory / "signet.service"
     path.write_text(unit)
     done = subprocess.run(
-        [tool, *arguments, path], capture_output=True, text=True, timeout=100, check=False
+        [tool, *arguments, path], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stderr

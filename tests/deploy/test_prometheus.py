@@ -131,7 +131,7 @@ def promtool(*arguments: str | Path) -> str:
     if tool is None:
         pytest.skip("needs promtool (Debian: apt install prometheus)")
     done = subprocess.run(
-        [tool, *map(str, arguments)], capture_output=True, text=True, timeout=100, check=False
+        [tool, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -97,7 +97,7 @@ class Peer:
     def __exit__(self, *exc_info: object) -> None:
         self.stopped.set()
         for thread in self._threads:
-            thread.join(timeout=15)
+            thread.join(timeout=300)
             assert not thread.is_alive()
         self._listener.close()
 
@@ -114,7 +114,7 @@ class Peer:
                 self._start(self._converse, sock)
 
     def _converse(self, sock: socket.socket) -> None:
-        sock.settimeout(10.0)
+        sock.settimeout(120.0)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         conversation = Conversation(sock, self)
         # A client that refuses the certificate or has had enough hangs up; that is the point.

@@ -14,7 +14,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography import x509
@@ -224,7 +224,7 @@ class Stage:
                 OSError, ssl.SSLError, asyncio.IncompleteReadError, asyncio.CancelledError
             ):
                 await handler(reader, writer)
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(10):
                     writer.close()
                     await writer.wait_closed()
             writer.transport.abort()
@@ -242,7 +242,12 @@ class Stage:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5)
+            await asyncio.wait(self._tasks, timeout=300)
+
+    async def deserted(self) -> None:
+        """Wait until the servers have ended every connection."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def send(self, url: str = URL, body: bytes = b"{}", **options: object) -> Outcome:
         """Send one request through the client."""
@@ -250,6 +255,14 @@ class Stage:
         policy = options.pop("policy", None)
         assert policy is None or isinstance(policy, Policy)
         return await self.client.send(parse_target(url), body, headers, policy, **options)  # type: ignore[arg-type]
+
+
+def patient(limits: Limits) -> Limits:
+    """The same limits, with long times in place of the defaults."""
+    usual = Limits()
+    long = {"deadline_s": 30.0, "resolve_s": 30.0, "idle_s": 100.0, "max_age_s": 600.0}
+    unset = {name: s for name, s in long.items() if getattr(limits, name) == getattr(usual, name)}
+    return replace(limits, **unset)
 
 
 @contextlib.asynccontextmanager
@@ -260,14 +273,17 @@ async def stage(
     names: Mapping[str, Sequence[str | Record] | LookupFailed] | None = None,
     trust: str | None = None,
 ) -> AsyncIterator[Stage]:
-    """Set the stage: by default `HOST` resolves to `PUBLIC_IP`, and nothing listens there."""
+    """Set the stage: by default `HOST` resolves to `PUBLIC_IP`, and nothing listens there.
+
+    Times that `limits` leaves as they are become long: a busy machine may stand still for seconds.
+    """
     resolver = StaticNames(names if names is not None else {HOST: [PUBLIC_IP]})
     dialler = LoopbackDialler()
     client = EgressClient(
         resolver=resolver,
         dialler=dialler,
         trust=trust or authority.pem,
-        limits=limits or Limits(deadline_s=5.0),
+        limits=patient(limits or Limits()),
     )
     it = Stage(authority, resolver, dialler, client, contextlib.AsyncExitStack())
     try:

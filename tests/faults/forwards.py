@@ -31,7 +31,7 @@ from tests.inprocess import signing_key
 from signet.receipts.keys import KeySet
 from signet.receipts.verify import verify_chain
 
-WAIT_S = 60.0
+WAIT_S = 240.0
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"charged":"yes"}'
 
 # What a retry finds after a crash at each step: HTTP status, and how often upstream was asked.
@@ -224,7 +224,7 @@ def paused(step: Step, directory: Path, authority: Authority, *, lease_more_s: f
             authority=authority.pem,
             key="the-key",
             step=step,
-            forward_s=0.5,
+            forward_s=10.0,
             lease_more_s=lease_more_s,
         )
         with sender(orders) as sleeper:

@@ -69,7 +69,7 @@ class Orders:
     key: str | None
     step: Step = "none"
     large: bool = False
-    forward_s: float = 5.0
+    forward_s: float = 60.0
     lease_more_s: float = 30.0
     idempotent: bool = False
     trace_id: str = "t"
@@ -226,7 +226,7 @@ def _large_exchange() -> dict[str, object]:
 
 async def _recovered(app: App) -> dict[str, object]:
     """Wait until no claim is open, as recovery at the start makes it."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         # Nothing tells when another process's claims have ended.
         while await app.gateway.database.read_current(idempotency.owners):  # noqa: ASYNC110
             await asyncio.sleep(0.02)

@@ -12,7 +12,7 @@ from tests.inprocess import SEED, invoice
 from tests.live import run_signet
 from tests.postgres import cluster
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.anyio
 
 
 async def test_sqlite(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ LANES = 6
 WINDOWS = 8
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])
 def test_four_workers_in_two_processes_never_collide(engine: str, tmp_path: Path) -> None:
     """Every message arrives once, and never two at once for one customer and meter."""

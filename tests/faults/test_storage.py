@@ -96,7 +96,7 @@ async def _expire(app: App) -> None:
         await tx.execute("UPDATE claims SET lease_until_us = 0")
 
     await app.gateway.database.transact(expire)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(240):
         while await app.gateway.database.read_current(idempotency.owners):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
@@ -222,7 +222,7 @@ class TestForward:
             await tx.execute("UPDATE claims SET lease_until_us = 0")
 
         await gateway.app.gateway.database.transact(expire)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             while faults.times:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert (await gateway.post(key="k")).status == 504

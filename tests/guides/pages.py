@@ -20,7 +20,7 @@ from typing import Final
 
 from tests.live import environment
 
-LIMIT_S: Final = 280
+LIMIT_S: Final = 800
 """How long the commands of a page may take in all; much more than they need."""
 
 _BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

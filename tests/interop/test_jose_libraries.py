@@ -109,7 +109,7 @@ class TestNode:
             input=json.dumps(question),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 

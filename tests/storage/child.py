@@ -30,7 +30,11 @@ async def worker(committer: Committer, name: str, number: int, count: int) -> No
 async def main() -> None:
     """Read the arguments and run sixteen workers."""
     kind, where, name, count = sys.argv[1:]
-    config = SqliteConfig(path=Path(where)) if kind == "sqlite" else PostgresConfig(url=where)
+    config = (
+        SqliteConfig(path=Path(where), busy_s=60)
+        if kind == "sqlite"
+        else PostgresConfig(url=where, lock_s=60, connect_s=60)
+    )
     async with (
         open_database(config) as db,
         open_committer(db, seal) as committer,

@@ -18,7 +18,11 @@ TAKES = 400
 async def main() -> None:
     """Read the arguments and take."""
     kind, where, interval_us, burst = sys.argv[1:]
-    config = SqliteConfig(path=Path(where)) if kind == "sqlite" else PostgresConfig(url=where)
+    config = (
+        SqliteConfig(path=Path(where), busy_s=60)
+        if kind == "sqlite"
+        else PostgresConfig(url=where, lock_s=60, connect_s=60)
+    )
     async with open_database(config) as db:
         for _ in range(TAKES):
             [bucket] = await db.transient(take, [Want("b", 3, int(interval_us), int(burst))])

@@ -75,7 +75,7 @@ def pooled() -> Iterator[Callable[[], str]]:
             yield lambda: server.empty_database(name) and url
         finally:
             pooler.terminate()
-            pooler.wait(timeout=10)
+            pooler.wait(timeout=300)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def config(pooled: Callable[[], str]) -> PostgresConfig:
 
 
 def _wait_until_up(server: Postgres, port: int, name: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while True:
         try:
             server.run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port), "-d", name)

@@ -206,7 +206,7 @@ async def test_followers_never_miss_a_late_commit(db: PostgresDatabase) -> None:
 async def test_database_restart() -> None:
     """After kill -9 and restart of the server the same open database writes again at once."""
     with cluster(options={"fsync": "on"}) as server:
-        config = PostgresConfig(url=server.url(server.empty_database()), connect_s=3)
+        config = PostgresConfig(url=server.url(server.empty_database()), connect_s=30)
         async with open_postgres(config) as db:
             await asyncio.gather(*(commit(db, pending(f"a{i}", trace=f"t{i}")) for i in range(8)))
             server.kill()
@@ -220,7 +220,7 @@ async def test_database_restart() -> None:
                     break
                 except StorageUnavailable:
                     await asyncio.sleep(0.05)
-            assert time.monotonic() - back < 60
+            assert time.monotonic() - back < 240
             assert await db.read_current(count) == 9
 
 
@@ -269,13 +269,13 @@ async def test_failover_to_a_standby() -> None:
             )  # fmt: skip
             standby.start()
             hosts = f"127.0.0.1:{standby.port},127.0.0.1:{primary.port}"
-            config = PostgresConfig(url=f"postgresql://signet@{hosts}/{name}", connect_s=3)
+            config = PostgresConfig(url=f"postgresql://signet@{hosts}/{name}", connect_s=30)
             async with open_postgres(config) as db:
                 [before] = hashes(await commit(db, pending("a")))
                 _wait_until_received(primary, standby)
                 primary.kill()
                 standby.run("pg_ctl", "promote", "-D", str(standby.data), "-w")
-                deadline = time.monotonic() + 60
+                deadline = time.monotonic() + 240
                 while True:
                     try:
                         await commit(db, pending("b"))
@@ -289,7 +289,7 @@ async def test_failover_to_a_standby() -> None:
 
 def _wait_until_received(primary: Postgres, standby: Postgres) -> None:
     position = primary.sql("SELECT pg_current_wal_lsn()")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while standby.sql(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") != "t":
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def config(tmp_path: Path) -> SqliteConfig:
     """A file that does not exist yet, in a folder that does not either."""
-    return SqliteConfig(path=tmp_path / "data" / "signet.db", busy_s=0.3)
+    return SqliteConfig(path=tmp_path / "data" / "signet.db", busy_s=60)
 
 
 class FaultyFile(apsw.VFSFile):
@@ -162,7 +163,7 @@ def another_writer(path: Path) -> Iterator[None]:
 
 async def test_lock_held_too_long(config: SqliteConfig) -> None:
     """A lock held beyond the limit is "busy": nothing was written, reads go on meanwhile."""
-    async with open_sqlite(config) as db:
+    async with open_sqlite(replace(config, busy_s=0.3)) as db:
         await commit(db, pending("a"))
         with another_writer(config.path):
             async with asyncio.TaskGroup() as tasks:

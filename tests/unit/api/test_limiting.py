@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 KEYS = {
     "free-key": {"tenant": "free"},
-    "slow-key": {"tenant": "slow", "rate_per_minute": 6, "rate_burst": 2},
+    "slow-key": {"tenant": "slow", "rate_per_minute": 1, "rate_burst": 2},
     "both-key": {
         "tenant": "both",
         "rate_per_minute": 600,
@@ -57,14 +57,14 @@ async def test_a_rate_is_told_with_every_answer(app: App) -> None:
     third = await app.exchange(invoice(), api_key="slow-key")
     assert (first.status, second.status, third.status) == (200, 400, 429)
     for reply in (first, second, third):
-        assert reply.header("ratelimit-policy") == '"tenant";q=2;w=20'
-    assert first.header("ratelimit") == '"tenant";r=1;t=10'
-    assert second.header("ratelimit") in {'"tenant";r=0;t=10', '"tenant";r=0;t=9'}
+        assert reply.header("ratelimit-policy") == '"tenant";q=2;w=120'
+    assert first.header("ratelimit") == '"tenant";r=1;t=60'
+    assert (second.header("ratelimit") or "").startswith('"tenant";r=0;t=')
     assert third.code == "rate_limited"
     assert third.json["retry"] == "same_key"
     wait_s = int(third.header("retry-after") or "")
     assert third.header("ratelimit") == f'"tenant";r=0;t={wait_s}'
-    assert 1 <= wait_s <= 10
+    assert 1 <= wait_s <= 60
     assert "receipt" not in third.json
 
 

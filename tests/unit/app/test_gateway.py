@@ -71,7 +71,7 @@ class TestStart:
         with pytest.raises(ZeroDivisionError):
             async with open_gateway(_settings(tmp_path)):
                 raise ZeroDivisionError
-        async with asyncio.timeout(60), open_gateway(_settings(tmp_path)):
+        async with asyncio.timeout(240), open_gateway(_settings(tmp_path)):
             pass
 
 

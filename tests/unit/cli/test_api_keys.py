@@ -142,7 +142,7 @@ def test_a_running_gateway_follows(tmp_path: Path) -> None:
         run("api-keys", "revoke", f"key_{keys[1].split('_')[2]}")
         started = time.monotonic()
         until(lambda: gateway.get("/v1/usage", api_key=keys[1]).status == 401)
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 120
         logged = gateway.errors.read_text()
         assert "there is no API key" in logged
         assert not any(key.rpartition("_")[2] in logged for key in keys)

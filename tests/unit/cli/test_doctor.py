@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.inprocess import SEED, signing_key
 from tests.live import run_signet
+from tests.postgres import free_port
 
 from signet.app import open_gateway
 from signet.cli import doctor
@@ -165,7 +166,7 @@ def test_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_port(tmp_path: Path) -> None:
     """A port that something else has is wrong."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+    with closing(socket.create_server(("127.0.0.1", free_port()))) as taken:
         port = str(taken.getsockname()[1])
         found = findings(tmp_path, SP_PORT=port)["port"]
     assert found.verdict == "wrong"

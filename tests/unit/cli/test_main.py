@@ -108,7 +108,7 @@ def test_reader_that_leaves(tmp_path: Path) -> None:
         env=environment({}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     assert done.stderr == ""
@@ -177,7 +177,7 @@ def python(
         env=environment(settings),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

@@ -107,7 +107,7 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
             SP_STRIPE_BASE_URL="http://127.0.0.1:1",
             SP_OTLP_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}",
         )
-        assert time.monotonic() - started < 60
+        assert time.monotonic() - started < 120
     for answer in found.values():
         assert "no answer" in answer.said
         assert "may connect there" in answer.mend

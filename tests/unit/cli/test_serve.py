@@ -31,7 +31,7 @@ def test_answers_tell_nothing_of_the_server(tmp_path: Path) -> None:
     """No answer names the server's software, not even one to a request that is no HTTP."""
     with live(tmp_path) as gateway:
         assert "server" not in gateway.get("/healthz").headers
-        with closing(socket.create_connection(("127.0.0.1", gateway.port), timeout=30)) as raw:
+        with closing(socket.create_connection(("127.0.0.1", gateway.port), timeout=300)) as raw:
             raw.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n")
             said = raw.makefile("rb").read()
         assert said.startswith(b"HTTP/1.1 400")

@@ -57,10 +57,10 @@ def _refused(document: Json) -> tuple[str, str]:
 def test_two_ways_at_every_level_are_counted_before_they_are_gone() -> None:
     """Fourteen levels would take seconds to list, sixty for ever; either is told at once."""
     assert _faults(dict(TWICE), _deep(2)) == ["schema_any_of"]
-    started = time.monotonic()
+    started = time.process_time()
     assert _faults(dict(TWICE), _deep(14)) == ["schema_not_listed"]
     assert _faults(dict(TWICE), _deep(60)) == ["schema_too_costly"]
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_tree_is_no_hardship() -> None:

@@ -31,9 +31,9 @@ from signet.storage.tx import Tx
 
 pytestmark = pytest.mark.anyio
 
-LIMITS = OperatorLimits(deadline_s=1.0, connect_s=1.0)
+LIMITS = OperatorLimits(deadline_s=30.0, connect_s=30.0)
 KINDS = ("window", "sum", "legacy")
-SETTLE_S = 60.0
+SETTLE_S = 240.0
 
 
 def items_of(kind: str, **changes: Any) -> TenantPlan:

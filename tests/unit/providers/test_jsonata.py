@@ -77,8 +77,9 @@ async def test_hostile_expressions_end_in_bounded_time(
     """Each ends as what it is, within its time; the next evaluation is not affected."""
     async with JSONataPool(size=1) as pool:
         started = time.monotonic()
-        outcome = await pool.run(expression, b"{}", timeout_s=0.7)
-        assert time.monotonic() - started < 25
+        # Who ends before the time is over may take longer than this on a busy machine.
+        outcome = await pool.run(expression, b"{}", timeout_s=0.7 if TimedOut in outcomes else 60)
+        assert time.monotonic() - started < 120
         assert isinstance(outcome, outcomes)
         assert await pool.run("a", b'{"a":1}', timeout_s=30) == Evaluated(value=b"1")
 
@@ -155,12 +156,11 @@ async def test_nothing_is_left_running_after_close() -> None:
     pool = JSONataPool(size=2)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(pool.run(EVIL, b"{}", timeout_s=30))
-        await asyncio.sleep(0.8)
-        started = children()
-        assert started != []
+        while not (started := children()):  # noqa: ASYNC110 - processes tell nobody
+            await asyncio.sleep(0.01)
         await pool.aclose()
     assert task.result() == Crashed()
-    psutil.wait_procs(started, timeout=30)
+    psutil.wait_procs(started, timeout=300)
     assert running(started) == []
     with pytest.raises(RuntimeError):
         await pool.run("1", b"{}")
@@ -201,10 +201,10 @@ def test_nothing_outlives_the_server(how: signal.Signals) -> None:
     started = children(server.pid)
     assert len(started) >= 2
     os.kill(server.pid, how)
-    server.wait(30)
+    server.wait(240)
     server.stdout.close()
     # An evaluation under way ends by its own clock at the latest.
-    psutil.wait_procs(started, timeout=30)
+    psutil.wait_procs(started, timeout=300)
     assert running(started) == []
     if how is signal.SIGTERM:
         assert server.returncode == 0

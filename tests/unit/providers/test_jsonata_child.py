@@ -30,7 +30,7 @@ def ask() -> Iterator[Ask]:
     # Popen types its pipes as IO[bytes]; with default buffering they are BufferedReader/Writer.
     assert jsonata_child.read_frame(answers) == jsonata_child.OK  # pyright: ignore
 
-    def send(expression: str, text: str = "{}", timeout_s: float = 5.0) -> bytes:
+    def send(expression: str, text: str = "{}", timeout_s: float = 60.0) -> bytes:
         limits = {"timeout_s": timeout_s, "memory_bytes": 256 << 20}
         head = json.dumps({"jsonata": expression, **limits}).encode()
         requests.write(jsonata_child.frame(head) + jsonata_child.frame(text.encode()))

@@ -25,7 +25,7 @@ def jsonata(expression: str) -> Mapping:
 async def runner() -> AsyncIterator[JSONataRunner]:
     """A runner over one real worker process."""
     async with JSONataPool(size=1, queue_limit=1) as pool:
-        yield JSONataRunner(pool=pool, timeout_s=5.0)
+        yield JSONataRunner(pool=pool, timeout_s=60.0)
 
 
 async def test_a_result_is_read_strictly(runner: JSONataRunner) -> None:
@@ -52,7 +52,7 @@ async def test_an_endless_expression_is_stopped(runner: JSONataRunner) -> None:
 async def test_without_a_free_process_nothing_is_decided() -> None:
     """A full queue is no verdict on the mapping: the caller may ask again."""
     async with JSONataPool(size=1, queue_limit=0) as pool:
-        runner = JSONataRunner(pool=pool, timeout_s=5.0)
+        runner = JSONataRunner(pool=pool, timeout_s=60.0)
         async with pool._slots:  # pyright: ignore[reportPrivateUsage] - the one process is taken
             with pytest.raises(Busy):
                 await runner.run(jsonata("1"), {})

@@ -231,18 +231,18 @@ class TestNFC:
     )
     def test_runs_of_combining_marks_are_bounded(self, text: str) -> None:
         """Sorting marks is quadratic: a 200 KB string would take a minute, so it is refused."""
-        begun = time.monotonic()
+        begun = time.process_time()
         assert refusal({"a": [text]}, "nfc+jcs") == ("too_many_combining_marks", "/a/0")
         assert refusal({text: 1}, "nfc+jcs")[0] == "too_many_combining_marks"
-        assert time.monotonic() - begun < 10
+        assert time.process_time() - begun < 10
 
     def test_what_is_told_is_bounded(self) -> None:
         """A hundred places, none of them long; the pointer to the whole stands for the rest."""
         many = normalize(["e\u0301"] * 1000).changed
         assert many == (*(f"/{index}" for index in range(100)), "")
-        begun = time.monotonic()
+        begun = time.process_time()
         assert normalize({"a" * 300_000: ["e\u0301"] * 100_000}).changed == ("",)
-        assert time.monotonic() - begun < 20
+        assert time.process_time() - begun < 20
 
     def test_many_marks_in_short_runs_are_fine(self) -> None:
         """Thirty in a row pass, and a long text in an accented language does."""

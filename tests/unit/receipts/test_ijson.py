@@ -186,13 +186,13 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 def test_hostile_text_is_refused_in_bounded_time(name: str) -> None:
     """A megabyte made to hurt costs a moment and yields our own error, never another."""
     data = HOSTILE[name]()
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(ParseError) as refused:
         parse(data)
     assert len(str(refused.value)) < 3000
     with contextlib.suppress(ParseError):  # long numbers are merely doubles there
         parse_for_verification(data)
-    assert time.monotonic() - begun < 20
+    assert time.process_time() - begun < 20
 
 
 def test_refusals_do_not_depend_on_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,4 +16,4 @@ def test_importing_everything_loads_no_network_module(banned: str) -> None:
     """In a fresh interpreter none of the modules that could reach a network is loaded."""
     imports = "; ".join(f"import signet.receipts.{name}" for name in MODULES)
     code = f"import sys; {imports}; import signet.cli.verify; sys.exit({banned!r} in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=300).returncode == 0

@@ -140,7 +140,7 @@ def test_prometheus_likes_the_page() -> None:
         [promtool, "check", "metrics"],
         input=Metrics().exposition(VITALS),
         capture_output=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")

@@ -18,6 +18,13 @@ from signet.telemetry.traces import Ids, open_traces, stage_ended
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector that takes what it is sent may be slow about it."""
+    monkeypatch.setattr(traces, "_CLOSE_S", 120.0)
+    monkeypatch.setattr(traces, "_EXPORT_S", 120.0)
+
+
 def dice(count: int) -> bytes:
     """Bytes that are not random."""
     return bytes(range(1, count + 1))

@@ -30,7 +30,7 @@ def test_a_process_that_ended_is_proven_dead() -> None:
         assert f"/{child.pid}/" in owner
         assert not is_dead(owner)
         child.kill()
-        child.wait(10)
+        child.wait(240)
         assert is_dead(owner)
 
 

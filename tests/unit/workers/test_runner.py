@@ -43,7 +43,7 @@ async def test_it_goes_on_at_once_while_there_is_something_to_do() -> None:
     """Work that was done is followed by more, without the pause."""
     work = Work(3, 2, 1)
     _, log = _log()
-    async with running([Worker(name="w", work=work, every_s=60)], log), asyncio.timeout(60):
+    async with running([Worker(name="w", work=work, every_s=60)], log), asyncio.timeout(240):
         await work.over.wait()
     assert work.calls == 4
 
@@ -52,7 +52,7 @@ async def test_a_failure_is_logged_and_waited_out() -> None:
     """Neither an error of ours nor a bug ends the loop."""
     work = Work(StorageBusy("full"), ZeroDivisionError("bug"))
     captured, log = _log()
-    async with running([Worker(name="w", work=work, every_s=0.01)], log), asyncio.timeout(60):
+    async with running([Worker(name="w", work=work, every_s=0.01)], log), asyncio.timeout(240):
         await work.over.wait()
     said = [(call.method_name, call.kwargs.get("code")) for call in captured.calls]
     assert said[:2] == [("warning", "storage_busy"), ("exception", None)]
@@ -72,7 +72,7 @@ async def test_a_worker_stops_with_its_block() -> None:
         return 0
 
     _, log = _log()
-    async with asyncio.timeout(60), running([Worker(name="w", work=forever, every_s=1)], log):
+    async with asyncio.timeout(240), running([Worker(name="w", work=forever, every_s=1)], log):
         await begun.wait()
     assert ended.is_set()
 

@@ -21,7 +21,7 @@ def send(account: Account, name: str, units: int) -> int:
         "payload[stripe_customer_id]": "cus_bakery",
         "payload[value]": str(units),
     }
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=300)) as connection:
         headers = {"Authorization": f"Bearer {account.key}"}
         connection.request("POST", "/v1/billing/meter_events", urlencode(event), headers)
         return connection.getresponse().status

@@ -16,7 +16,7 @@ from signet.cli.demo.outside import SHOP, TRAP, Outside, open_outside
 def forward(outside: Outside, url: str) -> tuple[int, dict[str, object]]:
     """Exchange an invoice and have it forwarded."""
     body = calls.invoice(calls.INVOICE, "t") | {"forward_url": url}
-    with closing(http.client.HTTPConnection(*outside.address, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection(*outside.address, timeout=300)) as connection:
         headers = {
             "Content-Type": "application/json",
             "X-SIGNET-API-Key": outside.api_key,

@@ -44,7 +44,7 @@ async def send(double: StripeDouble, identifier: str, key: str = "k") -> bytes:
             + body
         )
         writer.write_eof()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             return await reader.read()
     finally:
         writer.close()
