@@ -197,6 +197,9 @@ class JSONataPool:
             # No process or no memory to be had; the exchange fails, the server does not.
             return None
         self._all.add(child)
+        if self._closed:  # while the child was being made: `aclose` has not seen it
+            await self._end(child)
+            return None
         try:
             async with asyncio.timeout(_START_S):
                 ready = await _read_frame(child)
