@@ -36,7 +36,8 @@ class Pair:
     async def quota(self, number: int) -> dict[str, Any]:
         """The tenant's month, as one of the two tells it."""
         of = (self.first, self.second)[number % 2]
-        while (reply := await asyncio.to_thread(of.get, "/v1/usage")).status == 503:
+        # A busy gateway tells nobody when it is less so.
+        while (reply := await asyncio.to_thread(of.get, "/v1/usage")).status == 503:  # noqa: ASYNC110
             await asyncio.sleep(0.5)
         return reply.json["fu"]["quota"]
 
