@@ -233,6 +233,24 @@ async def one_trace(at: Place, directory: Path, *, each: int) -> tuple[Result, i
     return result, end.hop if end else 0
 
 
+_CANCEL_WAITS = (
+    "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+)
+
+
+async def wait_for_standbys(primary: Postgres) -> None:
+    """Let every commit wait for a standby, while there is none; return when commits do."""
+    primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    primary.sql("SELECT pg_reload_conf()")
+    write, waited = "SELECT pg_logical_emit_message(true, 'drill', '')", False
+    while not waited:
+        async with asyncio.TaskGroup() as tasks:
+            written = tasks.create_task(asyncio.to_thread(primary.sql, write))
+            while not written.done():
+                waited |= await asyncio.to_thread(primary.sql, _CANCEL_WAITS) != "0"
+                await asyncio.sleep(0.02)
+
+
 async def failed_over(directory: Path) -> Result:
     """kill -9 a primary with a synchronous standby under load and promote the standby.
 
@@ -247,9 +265,8 @@ async def failed_over(directory: Path) -> Result:
             "pg_basebackup", "-D", str(standby.data), "-R", "-X", "stream", "-c", "fast",
             "-h", str(primary.folder), "-p", str(primary.port), "-U", "signet",
         )  # fmt: skip
+        await wait_for_standbys(primary)
         standby.start()
-        primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
-        primary.sql("SELECT pg_reload_conf()")
         hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
         url = f"postgresql://signet@{hosts}/{name}"
         with gateway(directory / "gateway", **postgres_settings(url)) as live:
@@ -290,11 +307,7 @@ async def standby_lost(directory: Path) -> tuple[int, Result]:
                     asked = tasks.create_task(post(live.port, heard.sent[key], key))
                     while not asked.done():
                         await asyncio.sleep(0.1)
-                        await asyncio.to_thread(
-                            primary.sql,
-                            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
-                            " WHERE wait_event = 'SyncRep'",
-                        )
+                        await asyncio.to_thread(primary.sql, _CANCEL_WAITS)
                 status, answer = asked.result()
                 if status == 200:
                     heard.acknowledged[key] = json.loads(answer)["receipt"]["receipt_hash"]

@@ -63,6 +63,25 @@ class WatchedDatabase:
             self._running.remove(batch)
 
 
+class HeldDatabase:
+    """A real database whose transactions wait until they may begin."""
+
+    def __init__(self, inner: Database) -> None:
+        self._inner = inner
+        self.may_begin = asyncio.Event()
+        self.batches: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def transact(
+        self, f: Callable[..., Coroutine[object, None, Any]], batch: Any, /, *args: Any, **how: Any
+    ) -> Any:
+        self.batches.append(len(batch))
+        await self.may_begin.wait()
+        return await self._inner.transact(f, batch, *args, **how)
+
+
 async def _all(
     commit: Callable[[PendingExchange], Coroutine[Any, Any, Result]], items: list[PendingExchange]
 ) -> list[Result | BaseException]:
@@ -157,6 +176,30 @@ async def test_two_batches_at_once(db: Database) -> None:
         results = await _all(committer.commit, items)
     assert all(isinstance(result, Committed) for result in results)
     assert max(map(len, watched.at_once)) == (2 if db.kind == "postgres" else 1)
+
+
+async def test_a_second_batch_is_as_large_as_the_first(db: Database) -> None:
+    """A batch beside another is begun for as many as that one has, and for eight at least."""
+    if db.kind == "sqlite":
+        return  # it has one writer
+    for first, enough in ((1, 8), (20, 20)):
+        held = HeldDatabase(db)
+        async with open_committer(held, seal) as committer, asyncio.TaskGroup() as tasks:
+
+            async def arrive(names: range, held: HeldDatabase = held, first: int = first) -> None:
+                for n in names:
+                    name = f"{first}/{n}"
+                    tasks.create_task(committer.commit(pending(name, trace=name)))
+                for _ in range(20):  # nobody but these has anything to do
+                    await asyncio.sleep(0)
+
+            await arrive(range(first))
+            await arrive(range(first, first + enough - 1))
+            assert held.batches == [first]
+            await arrive(range(first + enough - 1, first + enough))
+            assert held.batches == [first, enough]
+            held.may_begin.set()
+        assert await db.read_current(count) >= first + enough
 
 
 async def test_no_chain_and_no_key_in_two_batches_at_once(db: Database) -> None:

@@ -20,7 +20,8 @@ from signet.storage.exchanges import PendingExchange, Result, Seal, commit_excha
 _USAGE_SHARDS = 64
 # While PostgreSQL syncs one batch, another is read, sealed and written. A third gained nothing.
 _POSTGRES_LANES = 2
-# The second lane costs the server a transaction of its own, so it is opened for no fewer.
+# The second lane costs the server and us a transaction of its own, so it is opened for no fewer,
+# nor for fewer than are under way.
 _LANE_WORTH = 8
 
 _Name = tuple[str, str | bytes]
@@ -76,6 +77,7 @@ class Committer:
         self._held: deque[_Waiting] = deque()
         self._written: set[_Name] = set()
         self._lanes_busy = 0
+        self._under_way = 0
         self._wake = asyncio.Event()
         self._closing = False
 
@@ -122,7 +124,9 @@ class Committer:
             names = {name for item in batch for name in item.names}
             self._written |= names
             self._lanes_busy += 1
+            self._under_way += len(batch)
             await self._commit(batch, shard)
+            self._under_way -= len(batch)
             self._lanes_busy -= 1
             self._written -= names
             # What was held back came before what waits now.
@@ -131,8 +135,10 @@ class Committer:
             self._wake.set()
 
     def _is_worth_a_lane(self) -> bool:
+        if not self._lanes_busy:
+            return True
         free = self._lanes_busy < len(self._shards)
-        return free and (len(self._waiting) >= _LANE_WORTH or not self._lanes_busy)
+        return free and len(self._waiting) >= max(_LANE_WORTH, self._under_way)
 
     def _take(self) -> list[_Waiting]:
         """The next batch, without what must be held back."""
