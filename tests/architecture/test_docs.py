@@ -44,6 +44,17 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in _anchors(linked), f"{target} names no heading"
 
 
+def test_every_table_of_the_database_is_described() -> None:
+    """A table that a migration makes has its row on the page about storage."""
+    migrations = "".join(
+        map(Path.read_text, (ROOT / "src/signet/storage/migrations").glob("*.sql"))
+    )
+    page = (DOCS / "reference" / "storage.md").read_text("utf-8")
+    made = set(re.findall(r"^CREATE (?:UNLOGGED )?TABLE (\w+)", migrations, re.MULTILINE))
+    dropped = set(re.findall(r"^DROP TABLE (\w+)", migrations, re.MULTILINE))
+    assert {name for name in made - dropped if f"`{name}`" not in page} == set()
+
+
 def test_every_page_can_be_found() -> None:
     """Every page of the documentation is linked from its index or from the index of decisions."""
     found = {

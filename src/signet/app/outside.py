@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from ipaddress import IPv6Network, ip_network
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from signet.app.refused import StartRefused
 from signet.core.ids import TenantId
 from signet.core.tenant import Tenant
-from signet.egress import Policy, PolicyInvalid
+from signet.egress import PolicyInvalid
 from signet.egress.address import AddressRules
 from signet.egress.client import EgressClient
 from signet.egress.limits import Limits
 from signet.gateway.limits import LimitDefaults
-from signet.gateway.policies import Policies
+from signet.gateway.policies import Policies, read_list
 from signet.settings import Settings
 from signet.storage.database import PostgresConfig, SqliteConfig
 
@@ -57,9 +57,8 @@ def egress_policies(
     """
     configured = settings.exchange.api_keys
     egress = settings.egress
-    entries = cast(Sequence[str | Mapping[str, object]], (*egress.allowlist, *egress.destinations))
     try:
-        everyone = Policy.parse(entries, mode=egress.mode)
+        everyone = read_list((*egress.allowlist, *egress.destinations), mode=egress.mode)
         policies = Policies(everyone, tenants or (lambda: configured.tenants))
         for principal in configured.principals.values():
             policies.of(principal)

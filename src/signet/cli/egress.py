@@ -11,9 +11,9 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, assert_never, cast
+from typing import TYPE_CHECKING, assert_never
 
 from signet.app import egress_client
 from signet.cli.arguments import new_command
@@ -34,6 +34,7 @@ from signet.egress import (
     Verdict,
     parse_target,
 )
+from signet.gateway.policies import read_list
 from signet.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -120,12 +121,9 @@ def run(args: argparse.Namespace) -> int:
 def _policy(settings: Settings, allow: list[str] | None) -> Policy:
     """Return the list that holds for every tenant, or the one from the command line."""
     egress = settings.egress
-    entries = cast(
-        "Sequence[str | Mapping[str, object]]",
-        (*egress.allowlist, *egress.destinations) if allow is None else allow,
-    )
+    entries = (*egress.allowlist, *egress.destinations) if allow is None else allow
     try:
-        return Policy.parse(entries, mode=egress.mode)
+        return read_list(entries, mode=egress.mode)
     except PolicyInvalid as error:
         exit_code = Exit.SETTINGS if allow is None else Exit.USAGE
         raise CommandFailed(str(error), exit_code) from error

@@ -10,6 +10,7 @@ from signet.core.errors import Fault
 from signet.core.ids import TenantId
 from signet.core.tenant import Principal, Tenant
 from signet.egress import Policy, PolicyInvalid
+from signet.egress.policy import Mode
 from signet.receipts.canonical import Json, pointer
 
 _MOST_KEPT: Final = 10_000
@@ -37,7 +38,7 @@ class Policies:
             return known[1]
         policy = self._of(principal.tenant)
         if principal.allowlist is not None:
-            policy = policy.narrowed_by(_policy(principal.allowlist))
+            policy = policy.narrowed_by(read_list(principal.allowlist))
         if len(self._by_key) >= _MOST_KEPT:
             self._by_key.clear()
         self._by_key[principal.key_id] = principal, policy
@@ -54,22 +55,32 @@ class Policies:
         known = self._by_tenant.get(tenant.id)
         if known is not None and known[0] == tenant:
             return known[1]
-        policy = self._everyone.extended_by(_policy(tenant.allowlist))
+        policy = self._everyone.extended_by(read_list(tenant.allowlist))
         if len(self._by_tenant) >= _MOST_KEPT:
             self._by_tenant.clear()
         self._by_tenant[tenant.id] = tenant, policy
         return policy
 
 
+def read_list(entries: Iterable[Json], *, mode: Mode = "enforce") -> Policy:
+    """Return the policy of a list. Raises `PolicyInvalid` naming the entry at fault.
+
+    What only a queue could honour is refused: this gateway keeps none, and an operator who asks for
+    one must not learn that from what did not arrive.
+    """
+    policy = Policy.parse(cast(Iterable[str | Mapping[str, object]], entries), mode=mode)
+    for entry in policy.destinations:
+        if entry.delivery == "queued" or entry.schedule or entry.concurrency:
+            detail = "delivery 'queued', schedule and concurrency need a queue; there is none here"
+            raise PolicyInvalid(f"destination {entry.host!r}: {detail}")
+    return policy
+
+
 def list_faults(member: str, entries: Iterable[Json]) -> Iterator[Fault]:
     """Yield every entry of a list that is no destination; `member` is where the list stands."""
     for number, entry in enumerate(entries):
         try:
-            _policy((entry,))
+            read_list((entry,))
         except PolicyInvalid as error:
             place = pointer(member, str(number))
             yield Fault(pointer=place, code="malformed_member", detail=str(error))
-
-
-def _policy(entries: Iterable[Json]) -> Policy:
-    return Policy.parse(cast(Iterable[str | Mapping[str, object]], entries))

@@ -9,7 +9,8 @@ import pytest
 from signet.core.ids import TenantId
 from signet.core.tenant import Keyring, Principal, read_keyring
 from signet.egress import Policy, PolicyInvalid, Request, parse_target
-from signet.gateway.policies import Policies, list_faults
+from signet.gateway.policies import Policies, list_faults, read_list
+from signet.receipts.canonical import Json
 
 KEYRING = read_keyring(
     {
@@ -108,3 +109,16 @@ def test_policies_are_parsed_once() -> None:
     """Keys of one tenant share its policy, and so its hash."""
     policies = _policies()
     assert policies.of(_principal("wide")) is policies.of_tenant(TenantId("wide"))
+
+
+@pytest.mark.parametrize(
+    "asked", [{"delivery": "queued"}, {"schedule": [0, 5]}, {"concurrency": 4}]
+)
+def test_what_needs_a_queue_is_refused(asked: dict[str, Json]) -> None:
+    """There is none, and an operator who asks for one is told at the start, not by silence."""
+    entry: Json = {"host": "a.example", **asked}
+    with pytest.raises(PolicyInvalid, match="need a queue"):
+        read_list([entry])
+    (fault,) = list_faults("allowlist", ["b.example", entry])
+    assert fault.pointer == "/allowlist/1"
+    assert read_list([{"host": "a.example", "delivery": "sync", "idempotent": True}])
