@@ -53,7 +53,9 @@ async def test_two_processes_share_a_rate(tmp_path: Path, storage: dict[str, str
         for _ in range(4):
             heard.update(await asyncio.gather(*(ask(live.port, "key") for _ in range(30))))
         took_s = time.monotonic() - started
-        assert set(heard) == {200, 429}
-        assert BURST <= heard[200] <= BURST + took_s
-        assert metric(live, "signet_limited_total") == heard[429]
+        assert heard.keys() - {503} == {200, 429}
+        assert heard[200] <= BURST + took_s
+        # A look that a busy machine gave up may have taken something all the same.
+        assert heard[200] >= BURST or heard[503]
+        assert metric(live, "signet_limited_total") == heard[429] + heard[503]
         assert await ask(live.port, "free") == 200

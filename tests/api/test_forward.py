@@ -543,16 +543,21 @@ class TestUnknown:
     async def test_a_slow_receiver_is_given_up(self, tmp_path: Path, authority: Authority) -> None:
         """The one deadline bounds the wait for the answer."""
         async with forwarding(tmp_path, authority, SP_FORWARD_SECONDS="2") as gateway:
-            receiver = Receiver()
+            receiver = answers_at_once()
             await gateway.stage.serve(receiver)
+            # The connection that is kept needs no handshake, which a busy machine may be late with.
+            while (await gateway.post()).status != 200:
+                continue
+            receiver.let.clear()
+            before = len(receiver.requests)
             reply = await gateway.post()
             assert reply.status == 504
             assert reply.json["reason"] == "DEADLINE_AFTER_SEND"
-            assert len(receiver.requests) == 1
+            assert len(receiver.requests) == before + 1
 
     async def test_an_answer_beyond_the_limit(self, tmp_path: Path, authority: Authority) -> None:
         """A too large answer is no whole answer."""
-        limits = Limits(deadline_s=3, max_body=1000)
+        limits = Limits(max_body=1000)
         async with forwarding(tmp_path, authority, limits=limits) as gateway:
             await gateway.stage.serve(answers_at_once(response(200, b"x" * 1001)))
             reply = await gateway.post()
