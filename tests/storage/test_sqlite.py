@@ -192,6 +192,25 @@ async def test_lock_released_in_time(config: SqliteConfig) -> None:
         assert isinstance((await waiting)[0], Committed)
 
 
+async def test_a_start_waits_for_another_s_migration(config: SqliteConfig) -> None:
+    """Who starts while another process brings the schema up to date waits for it much longer than
+    a write would."""
+    async with open_sqlite(config):
+        pass
+
+    async def starts() -> int:
+        async with open_sqlite(replace(config, busy_s=0.1)) as db:
+            await db.ping()
+            return db.schema_version
+
+    async with asyncio.TaskGroup() as tasks:
+        with another_writer(config.path):
+            starting = tasks.create_task(starts())
+            await asyncio.sleep(1.0)
+            assert not starting.done()
+    assert starting.result() > 0
+
+
 async def test_many_open_the_side_file_at_once(tmp_path: Path) -> None:
     """Workers and nodes of one host that start together all get the shared limits."""
     for number in range(60):

@@ -55,6 +55,7 @@ _CACHE_KIB: Final = 16384
 # apsw puts a statement back at the end of its cache after every row of `executemany`, so a cache as
 # short as a batch has rows prepares each statement of each batch anew (10 us each).
 _STATEMENTS: Final = 4096
+_MIGRATION_LOCK_S: Final = 60.0
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -607,8 +608,11 @@ def _migrate(config: SqliteConfig) -> int:
         raise StorageUnavailable(f"Cannot open {config.path}: {error.strerror}") from error
     steps = migrate.migrations("sqlite")
     connection = _connect(config)
+    # Another process may be about the same steps, on a disk that others use too.
+    patience_s = max(config.busy_s, _MIGRATION_LOCK_S)
     try:
-        _switch_to_wal(connection, config.busy_s)
+        connection.set_busy_timeout(round(patience_s * 1000))
+        _switch_to_wal(connection, patience_s)
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(migrate.TABLE)
         for step in migrate.pending(steps, _in_transaction(migrate.applied, connection)):
