@@ -57,5 +57,5 @@ async def test_two_processes_share_a_rate(tmp_path: Path, storage: dict[str, str
         assert heard[200] <= BURST + took_s
         # A look that a busy machine gave up may have taken something all the same.
         assert heard[200] >= BURST or heard[503]
-        assert metric(live, "signet_limited_total") == heard[429] + heard[503]
+        assert 0 <= metric(live, "signet_limited_total") - heard[429] <= heard[503]
         assert await ask(live.port, "free") == 200
