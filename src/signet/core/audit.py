@@ -130,8 +130,10 @@ def seal_entry(entry: Entry, *, seq: int, prev_entry_hash: str | None) -> Sealed
     a state that no JSON can say.
     """
     # Two halves, cut where `entry_hash` belongs in the order of names, so that what is hashed is
-    # what is stored, and nothing is serialised twice.
-    head = canonicalize(
+    # what is stored, and nothing is serialised twice. Only a state may hold floats, or names that
+    # are not ours.
+    written = simple_bytes if entry.before is None and entry.after is None else canonicalize
+    head = written(
         {
             "action": entry.action,
             "actor": entry.actor,
