@@ -1,4 +1,4 @@
-"""Two gateways on one PostgreSQL database: what was changed on one is in force on the other."""
+"""A gateway among others: two on one PostgreSQL database, and one with a replica to read from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.fleet import gateway, postgres_settings
-from tests.live import Live, Reply, exchange_headers, reply, until
+from tests.inprocess import SEED, invoice
+from tests.live import Live, Reply, exchange_headers, reply, run_signet, until
 from tests.postgres import cluster
 
 KEYS = {
@@ -53,3 +54,24 @@ def test_a_type_registered_on_one_node_serves_on_the_other(tmp_path: Path) -> No
             assert put(two, PATH, {"type": "object"}).json["code"] == "registry_conflict"
             assert put(one, f"{PATH}/deprecation", {"detail": "use v2"}).status == 200
             until(lambda: "deprecation" in exchanged().headers)
+
+
+def test_reports_come_from_the_replica_and_receipts_do_not(tmp_path: Path) -> None:
+    """Usage is what the replica knows, and what the primary knows once the replica is gone."""
+    with cluster() as server:
+        databases = [server.url(server.empty_database(name)) for name in ("main", "copy")]
+        for url in databases:  # the replica is one that never receives anything
+            settings = {**postgres_settings(url), "SP_PRIVATE_KEY_B64": SEED}
+            migrated = run_signet("migrate", "--apply", cwd=tmp_path, settings=settings)
+            assert migrated.returncode == 0, migrated.stderr
+        settings = {
+            **postgres_settings(databases[0]),
+            "SP_POSTGRES_REPLICA_URL": databases[1],
+        }
+        with gateway(tmp_path / "one", **settings) as live:
+            answer = live.exchange(invoice(trace_id="a-trace"), key="one")
+            assert answer.status == 200
+            assert live.get("/v1/usage").json["vex"]["units"] == 0
+            assert live.get("/v1/receipts/chain/a-trace").status == 200
+            server.sql("DROP DATABASE copy WITH (FORCE)")
+            assert live.get("/v1/usage").json["vex"]["units"] == 1

@@ -11,8 +11,20 @@ from tests.postgres import Postgres
 from tests.storage.ledger import TENANT, key, pending, seal, text
 
 from signet.core.audit import Entry
+from signet.core.billing import Flight
 from signet.core.ids import TenantId
-from signet.storage import audit, chains
+from signet.storage import (
+    audit,
+    billing,
+    chains,
+    limits,
+    outbox,
+    quota,
+    registry,
+    retention,
+    tenants,
+)
+from signet.storage.billing import HourUnits
 from signet.storage.chains import Month
 from signet.storage.database import Database, PostgresConfig, SqliteConfig, open_database
 from signet.storage.exchanges import commit_exchanges, read_known
@@ -25,9 +37,12 @@ from signet.storage.idempotency import (
     renew,
     take_expired,
 )
+from signet.storage.limits import Want
+from signet.storage.outbox import Gain, Outlet, WindowKey
 from signet.storage.receipts import by_hash, chain, erase_payload, head, payload
 from signet.storage.tx import Ask, Engine, PerRow, Tx, Value
 from signet.storage.usage import billed_receipts, settled, totals
+from signet.storage.vitals import read_vitals
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("plans")]
 
@@ -59,6 +74,30 @@ _FILL: dict[Engine, list[str]] = {
         "INSERT INTO audit_entries SELECT 't' || (i % 50), i, i, 'exchange', h FROM n",
         "INSERT INTO audit_heads SELECT tenant, max(seq), randomblob(32), max(seq)"
         " FROM audit_entries GROUP BY tenant",
+        "INSERT INTO billing_hours SELECT 't' || (i % 50), '2026-11', 'vex', i * 3600, 1 FROM n",
+        """
+        INSERT INTO billing_windows (tenant, item, hour, period, meter, value, version, sent_value,
+            sent_version, dead_version, tries, settled_us, due_us)
+        SELECT 't' || (i % 50), 'si', i * 3600, '2026-11', 'vex', 1, 1, 1, 1, 0, 0, 0,
+            CASE WHEN i % 1000 = 0 THEN i END FROM n
+        """,
+        "INSERT INTO billing_periods SELECT 't' || i, '2026-11', 'plan', i, 1, 0, i FROM n",
+        "INSERT INTO billing_statements SELECT 't' || i, '2026-11', 1, i, i, h FROM n",
+        "INSERT INTO billing_lanes SELECT 'l' || i, 'o' || i, 1, 0, NULL FROM n",
+        """
+        INSERT INTO tenant_events (tenant, kind, mark, at_us, document)
+        SELECT 't' || (i % 50), 'k', 'm' || i, i, h FROM n
+        """,
+        "INSERT INTO fu_quota SELECT 't' || i, '2026-11', 0, 0 FROM n",
+        "INSERT INTO tenants SELECT 't' || i, h, i, i FROM n",
+        """
+        INSERT INTO api_keys SELECT 'p' || i, 't' || (i % 50), h, NULL, '', h, 'p' || i, NULL, i,
+            NULL, NULL FROM n
+        """,
+        """
+        INSERT INTO registry_documents (tenant, kind, name, document, cid, created_us, revision)
+        SELECT 't' || (i % 50), 'types', 'n' || i, h, h, i, i FROM n
+        """,
     ],
     "postgres": [
         """
@@ -84,6 +123,31 @@ _FILL: dict[Engine, list[str]] = {
         "INSERT INTO audit_entries SELECT 't' || (i % 50), i, i, 'exchange', h FROM n",
         "INSERT INTO audit_heads SELECT tenant, max(seq), sha256(''), max(seq)"
         " FROM audit_entries GROUP BY tenant",
+        "INSERT INTO billing_hours SELECT 't' || (i % 50), '2026-11', 'vex', i * 3600, 1 FROM n",
+        """
+        INSERT INTO billing_windows (tenant, item, hour, period, meter, value, version, sent_value,
+            sent_version, dead_version, tries, settled_us, due_us)
+        SELECT 't' || (i % 50), 'si', i * 3600, '2026-11', 'vex', 1, 1, 1, 1, 0, 0, 0,
+            CASE WHEN i % 1000 = 0 THEN i END FROM n
+        """,
+        "INSERT INTO billing_periods SELECT 't' || i, '2026-11', 'plan', i, 1, 0, i FROM n",
+        "INSERT INTO billing_statements SELECT 't' || i, '2026-11', 1, i, i, h FROM n",
+        "INSERT INTO billing_lanes SELECT 'l' || i, 'o' || i, 1, 0, NULL FROM n",
+        """
+        INSERT INTO tenant_events (tenant, kind, mark, at_us, document)
+        SELECT 't' || (i % 50), 'k', 'm' || i, i, h FROM n
+        """,
+        "INSERT INTO fu_quota SELECT 't' || i, '2026-11', 0, 0 FROM n",
+        "INSERT INTO tenants SELECT 't' || i, h, i, i FROM n",
+        """
+        INSERT INTO api_keys SELECT 'p' || i, 't' || (i % 50), h, NULL, '', h, 'p' || i, NULL, i,
+            NULL, NULL FROM n
+        """,
+        """
+        INSERT INTO registry_documents (tenant, kind, name, document, cid, created_us, revision)
+        SELECT 't' || (i % 50), 'types', 'n' || i, h, h, i, i FROM n
+        """,
+        "INSERT INTO rate_limits SELECT 'b' || i, i, i, 1, i, 1, 1 FROM n",
         "SELECT setval('receipt_id', :rows)",
     ],
 }
@@ -200,6 +264,7 @@ async def everything(tx: Tx) -> list[str]:
     explaining = Explaining(tx)
     await exchanging(explaining)
     await looking(explaining)
+    await billing_and_limits(explaining)
     return explaining.plans
 
 
@@ -252,6 +317,75 @@ async def looking(explaining: Explaining) -> None:
     await audit.with_older(explaining, 500, 10)
 
 
+async def billing_and_limits(explaining: Explaining) -> None:
+    """What a request with limits or a fallback asks for, and what workers repeat every second."""
+    month = ("t1", "2026-11")
+    # Counting.
+    await billing.lock_cursor(explaining)
+    await billing.uncounted(explaining, 50, 10)
+    await billing.add_hours(explaining, [HourUnits(*month, "vex", 3600, 1)])
+    await billing.hours(explaining, *month)
+    await billing.month_total(explaining, *month)
+    await billing.uncounted_units(explaining, *month)
+    await billing.find_period(explaining, *month)
+    await billing.periods_of(explaining, "t1", 10)
+    await billing.periods_ended_after(explaining, ended_after_us=_LATE, limit=10)
+    await billing.open_periods(explaining, ended_by_us=_LATE, limit=10)
+    await billing.adjustable_periods(explaining, ended_after_us=_LATE, limit=10)
+    await billing.pin_period(explaining, "new", "2026-11", plan="p", document=b"{}", end_us=1)
+    await billing.set_counted(explaining, *month, vex=1, fu=0, plan="p")
+    await billing.move_cursor(explaining, 7)
+    await billing.metered_receipts(explaining, *month, after=5, upto=5000, limit=10)
+    await billing.latest_statement(explaining, *month)
+    await billing.statements_of(explaining, "t1", 10)
+    await billing.tell(explaining, "t1", "k", "new", at_us=1, document=b"{}")
+    await billing.events(explaining, "t1", after=50, limit=10)
+    # Sending.
+    key_of = WindowKey("t1", "si", 3600, "2026-11")
+    outlet, flight = Outlet("t1", "si"), Flight(version=1, value=1, since_us=1, attempt=1)
+    await outbox.gain(explaining, [Gain(key_of, "vex", 1)], due_us=1)
+    await outbox.due_outlets(explaining, _LATE, 10)
+    fence = await outbox.claim_lane(explaining, "l", owner="o", lease_us=10)
+    assert fence is not None
+    await outbox.keep_lane(explaining, "l", fence, lease_us=10)
+    await outbox.due_windows(explaining, outlet, _LATE, 10)
+    await outbox.put_in_flight(explaining, key_of, flight)
+    await outbox.settle_delivered(explaining, key_of, flight, value=1, now_us=1)
+    await outbox.windows_of_period(explaining, *month)
+    await outbox.windows_of_outlet(explaining, outlet, 0, 36_000)
+    await outbox.stuck_windows(explaining, 10)
+    await outbox.lane_owners(explaining)
+    await outbox.free_lanes(explaining, "o")
+    await outbox.release_lane(explaining, "l", fence)
+    # Fallback units.
+    await quota.hold(
+        explaining, hold_id="h", tenant="t1", period="2026-11", tokens=1, limit=9, ttl_us=1
+    )
+    await quota.settle(explaining, "h", used=1)
+    await quota.expired(explaining, 10)
+    await quota.held_under(explaining, "h", 10)
+    await quota.purge_settled(explaining, 10, 10)
+    await quota.standing(explaining, *month)
+    # Who calls, and what is registered.
+    await tenants.revision(explaining)
+    await tenants.find_tenant(explaining, "t1")
+    await tenants.tenants_page(explaining, after="t1", limit=10)
+    await tenants.find_key(explaining, "p1")
+    await tenants.keys_page(explaining, tenant="t1", after="p1", limit=10)
+    await tenants.keys_page(explaining, tenant=None, after="p1", limit=10)
+    await registry.revision(explaining)
+    await registry.changes(explaining, _LATE)
+    await registry.one(explaining, "t1", "types", "n1")
+    await retention.held(explaining, "t1", text(b"payload of a1"))
+    await retention.next_tenant(explaining, "t1")
+    await retention.expire(explaining, "t1", before_us=50, limit=10)
+    if explaining.engine == "postgres":  # SQLite has a file of its own for them
+        await limits.take(explaining, [Want("b1", 1, 1000, 10), Want("b2", 1, 1000, 10)])
+        await limits.look(explaining, ["b1", "b2"])
+    await read_vitals(explaining, 1)
+
+
+_LATE = 10**15
 LARGE = (
     "receipts",
     "heads",
@@ -261,6 +395,28 @@ LARGE = (
     "claims",
     "fu_holds",
     "audit_entries",
+    "billing_hours",
+    "billing_windows",
+    "billing_periods",
+    "billing_statements",
+    "billing_lanes",
+    "tenant_events",
+    "fu_quota",
+    "tenants",
+    "api_keys",
+    "registry_documents",
+    "rate_limits",
+)
+
+
+# To read one of these from end to end is to read what is still open, and nothing else.
+OF_WHAT_IS_OPEN = (
+    "billing_windows_due",
+    "billing_windows_stuck",
+    "billing_periods_open",
+    "billing_lanes_held",
+    "billing_lanes_stopped",
+    "fu_holds_open",
 )
 
 
@@ -268,13 +424,16 @@ def scans(plan: str) -> list[str]:
     """The lines of a plan that read a large table from end to end, or sort what an index has."""
     sql, _, found = plan.partition("->\n")
     names = {*LARGE}
+    if "count(*) FROM claims)" in sql:  # a gauge counts them all: each is an exchange under way
+        names.remove("claims")
     for table in LARGE:  # a plan says the alias
         names |= set(re.findall(rf"\b{table} (?:AS )?([a-z])\b", sql))
     scanned = re.compile(rf"^SCAN ({'|'.join(names)})\b|Seq Scan on (?:\w+ )?({'|'.join(names)})\b")
     return [
         line
         for line in found.splitlines()
-        if "TEMP B-TREE FOR ORDER BY" in line or scanned.search(line.strip())
+        if ("TEMP B-TREE FOR ORDER BY" in line or scanned.search(line.strip()))
+        and line.rpartition(" INDEX ")[2] not in OF_WHAT_IS_OPEN
     ]
 
 
@@ -292,7 +451,7 @@ async def test_no_statement_scans(large: Database) -> None:
         if analyzed:
             await large.transact(statistics)
         plans = await explained(large)
-        assert len(plans) > 40
+        assert len(plans) > 110
         bad = [plan for plan in plans if scans(plan)]
         assert not bad, f"statistics: {analyzed}\n\n" + "\n\n".join(bad)
 

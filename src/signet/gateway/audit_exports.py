@@ -67,7 +67,7 @@ class AuditExports:
             )
             return page, await stored.head(tx, tenant)
 
-        return await self.database.read_current(read)
+        return await self.database.read(read)
 
     async def export(
         self,

@@ -12,4 +12,4 @@ async def read_events(
     database: Database, tenant: TenantId, *, after: int, limit: int
 ) -> list[TenantEvent]:
     """Return up to `limit` of the tenant's events behind the one called `after`, in order."""
-    return await database.read_current(billing.events, tenant, after=after, limit=limit)
+    return await database.read(billing.events, tenant, after=after, limit=limit)

@@ -149,7 +149,7 @@ class Statements:
 
     async def listing(self, tenant: TenantId) -> list[StoredStatement]:
         """Return a tenant's statements, the latest first."""
-        return await self.database.read_current(billing.statements_of, tenant, limit=_PAGE)
+        return await self.database.read(billing.statements_of, tenant, limit=_PAGE)
 
     async def shares(
         self, tenant: TenantId, period: str, revision: int | None = None

@@ -26,7 +26,7 @@ class Usage:
 
 async def read_usage(database: Database, tenant: Tenant, period: Period) -> Usage:
     """Return the tenant's month: running totals, never a scan."""
-    return await database.read_current(_usage, tenant, period)
+    return await database.read(_usage, tenant, period)
 
 
 async def read_key_standing(database: Database, principal: Principal, period: Period) -> Standing:

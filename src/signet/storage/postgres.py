@@ -281,7 +281,7 @@ class PostgresDatabase:
                 return await self._repeat(
                     self._replica, self._begin_reading, _ended, lambda tx: f(tx, *args, **kwargs)
                 )
-            except StorageUnavailable:
+            except (StorageUnavailable, StorageBusy):
                 pass  # The primary has everything the replica has.
         return await self.read_current(f, *args, **kwargs)
 
