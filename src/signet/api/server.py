@@ -31,6 +31,8 @@ from signet.api.operations import (
     problem_response,
 )
 from signet.api.visits import Visit
+from signet.core.tenant import Principal
+from signet.core.tenant import Scope as KeyScope
 from signet.gateway.audit import Trail
 from signet.gateway.limits import Limits
 from signet.gateway.ports import Busy, Clock
@@ -39,6 +41,7 @@ from signet.telemetry.metrics import Metrics
 from signet.telemetry.traces import Traces
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
+_Entrance = Callable[[Request, Visit], Awaitable[Response]]
 
 
 def build_api(
@@ -168,6 +171,7 @@ def _guarded(
     traces: Traces | None,
 ) -> _Endpoint:
     """Wrap an endpoint so that every request has one answer, one count and one line of log."""
+    entered = _entrance(operation, keyring, limits)
     answered: dict[int, Counter] = {}
     logged = log.is_enabled_for(logging.INFO)
 
@@ -179,13 +183,13 @@ def _guarded(
 
     async def guarded(request: Request) -> Response:
         started = perf_counter()
-        metrics.in_flight.inc()
+        metrics.requests_in_flight += 1
         visit = recorder.begin(request)
         recording = None
         if traces is not None and isinstance(operation, Secured):
             recording = traces.begin(request.headers.get("traceparent"))
         try:
-            response = await _entered(operation, request, keyring, limits, visit)
+            response = await entered(request, visit)
         except (StorageBusy, Busy) as error:
             response = problem_response("overloaded", error.detail, retry_after_s=1.0)
         except StorageError as error:
@@ -207,7 +211,7 @@ def _guarded(
             )
             response = problem_response("internal_error", "the gateway failed; its log says why")
         finally:
-            metrics.in_flight.dec()
+            metrics.requests_in_flight -= 1
         code = response.code if isinstance(response, ProblemResponse) else None
         if code is not None:
             metrics.refusals.labels(code).inc()
@@ -249,22 +253,32 @@ def _trace_of(response: Response) -> str | None:
     return None if named is None else named.decode("latin-1")
 
 
-async def _entered(
-    operation: Operation, request: Request, keyring: Keyring, limits: Limits, visit: Visit
-) -> Response:
-    """Call the endpoint, past authentication and the caller's limits where it is secured."""
+def _entrance(operation: Operation, keyring: Keyring, limits: Limits) -> _Entrance:
+    """Return what calls the endpoint, past authentication and the caller's limits if secured."""
     match operation:
         case Public(endpoint=endpoint):
-            return await endpoint(request)
+            return lambda request, _visit: endpoint(request)
         case Secured(endpoint=endpoint, scope=scope):
-            principal = authenticate(request.scope["headers"], keyring, scope)
-            if isinstance(principal, Refused):
-                visit.principal = principal.principal
-                return problem_response(principal.code, principal.detail)
-            visit.principal = principal
-            return await within_limits(limits, principal, lambda: endpoint(request, principal))
+            return _secured(endpoint, scope, keyring, limits)
         case _:
             raise TypeError("an operation is public or secured")
+
+
+def _secured(
+    endpoint: Callable[[Request, Principal], Awaitable[Response]],
+    scope: KeyScope,
+    keyring: Keyring,
+    limits: Limits,
+) -> _Entrance:
+    async def entered(request: Request, visit: Visit) -> Response:
+        principal = authenticate(request.scope["headers"], keyring, scope)
+        if isinstance(principal, Refused):
+            visit.principal = principal.principal
+            return problem_response(principal.code, principal.detail)
+        visit.principal = principal
+        return await within_limits(limits, principal, lambda: endpoint(request, principal))
+
+    return entered
 
 
 async def _unrouted(request: Request, error: HTTPException) -> Response:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -37,12 +37,17 @@ def begin(request: Request, *, now_us: int, addresses: bool) -> Visit:
 
     A caller's own X-Request-Id is kept if it is short and plain, so that it can be found again.
     """
-    given = next((v for name, v in request.scope["headers"] if name == b"x-request-id"), b"")
-    own = given.decode("ascii") if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-    client = cast("tuple[str, int] | None", request.scope.get("client"))
+    scope = request.scope
+    own: str | None = None
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            own = value.decode("ascii") if _REQUEST_ID.fullmatch(value) else None
+            break
+    client: tuple[str, int] | None = scope.get("client")
     address = client[0] if addresses and client else None
-    visit = Visit(origin=Origin(request_id=own, address=address, received_us=now_us))
-    request.scope[_PLACE] = visit
+    request_id = own or os.urandom(8).hex()
+    visit = Visit(origin=Origin(request_id=request_id, address=address, received_us=now_us))
+    scope[_PLACE] = visit
     return visit
 
 

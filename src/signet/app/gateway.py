@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -130,7 +130,7 @@ async def open_gateway(
         key_at=key_at,
         render=render,
         clock=_now_us,
-        dice=secrets.token_bytes,
+        dice=os.urandom,
         zone_of=zone_of,
     )
     provider = fallback_provider(settings)
@@ -198,7 +198,7 @@ async def open_gateway(
             max_depth=settings.exchange.max_depth,
             metrics=metrics,
             clock=_now_us,
-            dice=secrets.token_bytes,
+            dice=os.urandom,
         )
         billing = await resources.enter_async_context(
             open_billing(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal
 
 from signet.core.audit import Origin
 from signet.core.errors import Fault, SignetError
@@ -80,14 +80,15 @@ def read_envelope(document: Json) -> Envelope:
         unknown = any(fault.code == "unknown_member" for fault in faults)
         code = "unknown_member" if unknown else EnvelopeInvalid.code
         raise EnvelopeInvalid(code, faults=tuple(faults[:_MAX_FAULTS]))
+    held: dict[str, Any] = document  # each member is what its rule says
     return Envelope(
-        payload_type=cast(str, document["payload_type"]),
-        target_type=cast(str, document["target_type"]),
-        payload=document["payload"],
-        trace_id=cast(TraceId | None, document.get("trace_id")),
-        forward_url=cast(str | None, document.get("forward_url")),
-        expected_prev=cast(ExpectedHead, document.get("expected_prev", "any")),
-        delivery=cast(Literal["sync", "queued"], document.get("delivery") or "sync"),
+        payload_type=held["payload_type"],
+        target_type=held["target_type"],
+        payload=held["payload"],
+        trace_id=held.get("trace_id"),
+        forward_url=held.get("forward_url"),
+        expected_prev=held.get("expected_prev", "any"),
+        delivery=held.get("delivery") or "sync",
     )
 
 
@@ -113,12 +114,16 @@ class Subject:
 
 @value_class
 class Call:
-    """An accepted request: who asks, for what, in how many bytes."""
+    """An accepted request: who asks, for what, in how many bytes.
+
+    `is_normal` says that the text of its body told already that all of it is in NFC.
+    """
 
     principal: Principal
     subject: Subject
     envelope: Envelope
     body_bytes: int
+    is_normal: bool = False
     traceparent: str | None = None
     origin: Origin | None = None
 

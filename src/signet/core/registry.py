@@ -142,27 +142,24 @@ class Route:
 
     def embedded_texts(self, payload: Json) -> tuple[EmbeddedText, ...]:
         """The JSON texts inside a payload that `schema_in` accepted, in the order they stand."""
-        return tuple(
-            EmbeddedText(
-                pointer=pointer(*place),
-                text=text,
-                tool=(tool := toolcalls.named_beside(payload, place)),
-                schema=embedded.schema or self._schema_of(tool),
-            )
-            for embedded in self.schema_in.embedded
-            for place, text in toolcalls.places(payload, embedded)
-            if isinstance(text, str)
-        )
+        found: list[EmbeddedText] = []
+        for embedded in self.schema_in.embedded:
+            for place, text in toolcalls.places(payload, embedded):
+                if isinstance(text, str):
+                    tool = toolcalls.named_beside(payload, place)
+                    schema = embedded.schema or self._schema_of(tool)
+                    at = pointer(*place)
+                    found.append(EmbeddedText(pointer=at, text=text, tool=tool, schema=schema))
+        return tuple(found)
 
     def argument_faults(self, payload: Json) -> tuple[Fault, ...]:
         """What is wrong inside texts and tool calls, once parsed: `unknown_tool`, or the schema."""
-        faults = [
-            fault
-            for embedded in self.schema_in.embedded
-            if embedded.schema is not None
-            for place, value in toolcalls.places(payload, embedded)
-            for fault in toolcalls.rebased(embedded.schema.faults(value), place)
-        ]
+        faults: list[Fault] = []
+        for embedded in self.schema_in.embedded:
+            if embedded.schema is not None:
+                for place, value in toolcalls.places(payload, embedded):
+                    if inside := embedded.schema.faults(value):
+                        faults += toolcalls.rebased(inside, place)
         form = toolcalls.FORMATS.get(self.payload_type)
         if form is not None:
             faults.extend(toolcalls.argument_faults(payload, form, self._tools))

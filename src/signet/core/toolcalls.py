@@ -186,17 +186,52 @@ def with_parsed(payload: Json, values: Mapping[str, Json]) -> Json:
 
     A pointer that leads nowhere changes nothing.
     """
+    if len(values) == 1:
+        ((at, value),) = values.items()
+        return _replaced(payload, _names(at), value)
     root = _Change()
     for at, value in values.items():
         change = root
-        for token in at.split("/")[1:]:
-            name = token.replace("~1", "/").replace("~0", "~") if "~" in token else token
+        for name in _names(at):
             below = change.below.get(name)
             if below is None:
                 below = change.below[name] = _Change()
             change = below
         change.new = value
     return _changed(payload, root)
+
+
+def _names(at: str) -> list[str]:
+    """The names that a JSON Pointer consists of."""
+    names = at.split("/")[1:]
+    if "~" in at:
+        return [name.replace("~1", "/").replace("~0", "~") for name in names]
+    return names
+
+
+def _replaced(payload: Json, way: list[str], new: Json) -> Json:
+    """As `_changed` for one place: nearly every payload has one text in it."""
+    if not way:
+        return new
+    root = here = _copied(payload)
+    for name in way[:-1]:
+        if isinstance(here, dict) and name in here:
+            below = here[name] = _copied(here[name])
+        elif isinstance(here, list) and name.isdecimal() and int(name) < len(here):
+            below = here[int(name)] = _copied(here[int(name)])
+        else:
+            return payload
+        here = below
+    last = way[-1]
+    if isinstance(here, dict) and last in here:
+        here[last] = new
+    elif isinstance(here, list) and last.isdecimal() and int(last) < len(here):
+        here[int(last)] = new
+    return root
+
+
+def _copied(value: Json) -> Json:
+    return value.copy() if isinstance(value, (dict, list)) else value
 
 
 def _changed(value: Json, change: _Change) -> Json:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from signet.core import units
 from signet.core.errors import Fault, SignetError
@@ -358,6 +358,8 @@ class _Compiler:
                 self._fault(here, error.detail)
                 continue
             leaf = _leaf(self._source(source, here), pointer(*tokens), _place(source))
+            if (names := _plain_names(source)) is not None:
+                leaf = _found(names, leaf)
             if not _plant(tree, tokens, leaf):
                 self._fault(here, "Another target is at this place, or above or below it.")
         return self._branch(tree, at)
@@ -571,6 +573,34 @@ def _place(rule: Json) -> str:
         return _pointer(compile_path(rule))
     except PathInvalid:
         return ""
+
+
+def _plain_names(rule: Json) -> tuple[Token, ...] | None:
+    """The names and indexes of a source that is nothing but a path of those; else None."""
+    expression = rule.get("path") if isinstance(rule, dict) else rule
+    if not isinstance(expression, str):
+        return None
+    try:
+        return compile_path(expression).tokens
+    except PathInvalid:
+        return None
+
+
+def _found(names: tuple[Token, ...], otherwise: _Build) -> _Build:
+    """What stands at a plain path, by one call; where there is nothing, `otherwise` has its say."""
+
+    def build(source: Json, faults: list[Fault]) -> _Value:
+        here: Any = source
+        try:
+            for name in names:
+                if isinstance(here, str):  # its characters have indexes, but it has no elements
+                    return otherwise(source, faults)
+                here = here[name]
+        except (KeyError, IndexError, TypeError):
+            return otherwise(source, faults)
+        return otherwise(source, faults) if here is None else here
+
+    return build
 
 
 def _leaf(read: _Source, target: str, place: str) -> _Build:

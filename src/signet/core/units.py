@@ -8,7 +8,7 @@ agent asked for.
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, Inexact, Rounded
 
 from signet.core.errors import SignetError
 
@@ -40,6 +40,8 @@ MINOR_UNIT_EXPONENTS = {
 # only one thing it can mean. Decimal() alone also takes "NaN", " 1 ", "1_0" and Arabic digits.
 _DECIMAL_TEXT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 _MAX_TEXT = 64
+# Moves the point of any amount, and would rather raise than round.
+_EXACTLY = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[Inexact, Rounded])
 
 
 class AmountError(SignetError):
@@ -103,17 +105,13 @@ def scaled(amount: object, places: int, *, unit: str = "The number") -> int:
     # adjusted() is the power of ten of the first digit: the size is known before any expansion.
     if decimal.adjusted() + places > 15:
         raise AmountOutOfRange(f"The amount exceeds {MAX_MINOR} of its smallest unit.")
-    sign, digits, power = decimal.as_tuple()
-    assert isinstance(power, int)
-    power += places
-    if power < 0:
-        if any(digits[power:]):
-            raise AmountTooFine(f"{unit} has {places} decimal places; the amount has more.")
-        digits, power = digits[:power], 0
-    minor = int("".join(map(str, digits))) * 10**power
-    if minor > MAX_MINOR:
+    shifted = decimal.scaleb(places, _EXACTLY)
+    minor = int(shifted)
+    if minor != shifted:
+        raise AmountTooFine(f"{unit} has {places} decimal places; the amount has more.")
+    if abs(minor) > MAX_MINOR:
         raise AmountOutOfRange(f"The amount exceeds {MAX_MINOR} of its smallest unit.")
-    return -minor if sign else minor
+    return minor
 
 
 def to_decimal(amount: object) -> Decimal:

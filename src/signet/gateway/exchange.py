@@ -26,6 +26,7 @@ from signet.core.tenant import Principal
 from signet.core.values import value_class
 from signet.gateway.pipeline import LARGE_BODY_BYTES, Pipeline
 from signet.gateway.ports import Clock, Dice
+from signet.gateway.reading import is_normal
 from signet.gateway.sealing import Draft, pending, salted_id
 from signet.receipts.canonical import parse, parse_for_verification
 from signet.receipts.errors import ReceiptError
@@ -204,6 +205,7 @@ class Exchanges:
             subject=subject,
             envelope=envelope,
             body_bytes=len(body),
+            is_normal=is_normal(body, self.max_depth),
             traceparent=traceparent,
             origin=origin,
         )

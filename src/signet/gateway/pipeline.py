@@ -45,10 +45,10 @@ class Pipeline:
         """
         sheet = Sheet(call=call, registry=await self.registries.of(call.subject.tenant))
         ending = (
-            await self._timed("understand", self._pure(self._understand, sheet))
+            await self._pure(self._understand, sheet, "understand")
             or (await self._timed("fallback", self.fallback.mend(sheet)) if sheet.broken else None)
             or await self._timed("map", self._map(sheet))
-            or await self._timed("decide", self._pure(self._conclude, sheet))
+            or await self._pure(self._conclude, sheet, "decide")
             or await self._forward(sheet)
         )
         if ending is None or isinstance(ending, Refusal):
@@ -67,10 +67,13 @@ class Pipeline:
     async def _timed(self, phase: Phase, stage: Awaitable[T]) -> T:
         started = perf_counter()
         ending = await stage
+        self._ended(phase, started)
+        return ending
+
+    def _ended(self, phase: Phase, started: float) -> None:
         ended = perf_counter()
         self.metrics.phases[phase].observe(ended - started)
         stage_ended(phase, started, ended)
-        return ending
 
     async def _map(self, sheet: Sheet) -> Refusal | None:
         return await self._pure(stages.check_arguments, sheet) or await stages.map_payload(
@@ -98,10 +101,17 @@ class Pipeline:
             or stages.decide(sheet, self.policies.of(sheet.call.principal))
         )
 
-    async def _pure(self, steps: Callable[[Sheet], Refusal | None], sheet: Sheet) -> Refusal | None:
+    async def _pure(
+        self, steps: Callable[[Sheet], Refusal | None], sheet: Sheet, phase: Phase | None = None
+    ) -> Refusal | None:
+        started = perf_counter()
         if sheet.call.body_bytes < LARGE_BODY_BYTES:
-            return steps(sheet)
-        return await asyncio.to_thread(steps, sheet)
+            ending = steps(sheet)
+        else:
+            ending = await asyncio.to_thread(steps, sheet)
+        if phase is not None:
+            self._ended(phase, started)
+        return ending
 
 
 def _decision(sheet: Sheet, refusal: Refusal | None) -> Decision:

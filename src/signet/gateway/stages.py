@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
+from unicodedata import unidata_version
 
 from signet.core.errors import Fault
 from signet.core.exchange import Call, PolicyVerdict, Refusal
@@ -59,6 +60,9 @@ def sanitise(sheet: Sheet) -> Refusal | None:
     """Bring every string and name of the payload to the tenant's canonical profile."""
     sheet.payload = sheet.call.envelope.payload
     if sheet.call.subject.canon_profile != "nfc+jcs":
+        return None
+    if sheet.call.is_normal:
+        sheet.members["unicode"] = unidata_version
         return None
     try:
         normal = normalize(sheet.payload)

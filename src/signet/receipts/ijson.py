@@ -100,7 +100,7 @@ def _parse_fast(data: bytes, max_depth: int, reading: json.JSONDecoder) -> Json 
         return _UNSURE
     # Of equal names orjson keeps one. Then the echo has fewer colons: each member has one, those
     # inside strings come back as they went in, and none was spelled as an escape (\u003a).
-    if data.count(b":") != echo.count(b":") or (b"\\" in data and b"\\u003" in data):
+    if _colons(data) != _colons(echo) or (b"\\" in data and b"\\u003" in data):
         return _UNSURE
     # From here on only depth and numbers are in doubt. orjson makes a double of every number that
     # has a fraction or an exponent, or is an integer beyond 64 bits.
@@ -114,6 +114,11 @@ def _parse_fast(data: bytes, max_depth: int, reading: json.JSONDecoder) -> Json 
         except _Flaw:
             return _UNSURE
     return value
+
+
+def _colons(text: bytes) -> int:
+    """As `text.count(b":")`, which looks at every byte; this leaps from one to the next."""
+    return len(text) - len(text.replace(b":", b""))
 
 
 def _has_doubles(value: Json, max_depth: int) -> bool | None:

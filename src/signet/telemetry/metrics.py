@@ -81,6 +81,7 @@ class Metrics:
         self.exchanges = self._counter(
             "signet_exchanges_total", "Accepted exchanges, by outcome.", "outcome"
         )
+        self._outcomes: dict[str, Counter] = {}
         self.denied = self._counter(
             "signet_denied_total", "Exchanges that policy denied, by reason.", "reason"
         )
@@ -193,7 +194,8 @@ class Metrics:
         self.requests = self._counter(
             "signet_http_requests_total", "HTTP answers, by route and status.", "route", "status"
         )
-        self.in_flight = self._gauge("signet_http_requests_in_flight", "Requests in progress.")
+        self._in_flight = self._gauge("signet_http_requests_in_flight", "Requests in progress.")
+        self.requests_in_flight = 0
         self.connections = self._gauge("signet_http_connections", "Open connections of callers.")
         self.connections_closed = self._counter(
             "signet_http_connections_closed_total",
@@ -290,9 +292,14 @@ class Metrics:
 
     def decided(self, *, outcome: str, reason: str, vex_units: int, fu_tokens: int) -> None:
         """Count an exchange whose receipt is durable."""
-        self.exchanges.labels(outcome).inc()
-        self.vex_units.inc(vex_units)
-        self.fu_tokens.inc(fu_tokens)
+        of_outcome = self._outcomes.get(outcome)
+        if of_outcome is None:
+            of_outcome = self._outcomes[outcome] = self.exchanges.labels(outcome)
+        of_outcome.inc()
+        if vex_units:
+            self.vex_units.inc(vex_units)
+        if fu_tokens:
+            self.fu_tokens.inc(fu_tokens)
         if outcome == "denied":
             self.denied.labels(reason).inc()
         elif outcome != "allowed":
@@ -312,7 +319,8 @@ class Metrics:
         return tenant
 
     def pour(self) -> None:
-        """Add up what the hot path has left to be added up."""
+        """Tell the families what the hot path has only noted."""
+        self._in_flight.set(self.requests_in_flight)
         for tally in (self.whole, self.sealing, self.limiting, *self.phases.values()):
             tally.pour()
 

@@ -76,6 +76,14 @@ class Built:
             ),
             *(failing(error) for error, _, _ in FAILURES.values()),
         ]
+        log = cast(
+            FilteringBoundLogger,
+            structlog.wrap_logger(
+                self.log,
+                processors=[],
+                wrapper_class=structlog.make_filtering_bound_logger(level),
+            ),
+        )
         asgi = build_api(
             operations,
             keyring=read_keyring({"acme-key": {"tenant": "acme"}}),
@@ -83,18 +91,12 @@ class Built:
                 database=cast("object", None),  # type: ignore[arg-type]
                 defaults=LimitDefaults(),
                 metrics=self.metrics,
+                log=log,
                 monotonic=time.monotonic,
             ),
             version="1",
             metrics=self.metrics,
-            log=cast(
-                FilteringBoundLogger,
-                structlog.wrap_logger(
-                    self.log,
-                    processors=[],
-                    wrapper_class=structlog.make_filtering_bound_logger(level),
-                ),
-            ),
+            log=log,
             trail=self.trail,
             addresses=True,
             clock=lambda: 1_000_000,

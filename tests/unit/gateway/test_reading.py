@@ -8,7 +8,8 @@ import pytest
 
 from signet.core.schema import Schema
 from signet.core.toolcalls import EmbeddedText
-from signet.gateway.reading import Broken, Read, read_text, receipted
+from signet.gateway.reading import Broken, Read, is_normal, read_text, receipted
+from signet.receipts.canonical import MAX_DEPTH, normalize, parse
 
 SCHEMA = Schema.compile("test", {"type": "object", "properties": {"count": {"type": "integer"}}})
 
@@ -28,6 +29,34 @@ def test_strict_json_is_never_touched(text: str) -> None:
     assert isinstance(read, Read)
     assert read.value == json.loads(text)
     assert read.repaired is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sure"),
+    [
+        ('{"a": ["b", 1.5, null]}', True),
+        (r'"a\"b\\c"', True),
+        ('"\u00e9"', False),
+        ('"e\u0301"', False),
+        (r'"e\u0301"', False),
+        (r'{"e\u0301": 1, "\u00e9": 2}', False),
+        (r'"a\\u0301"', False),
+    ],
+)
+def test_plain_text_is_known_to_be_normal(text: str, sure: bool) -> None:
+    """Only what has no character beyond ASCII, spelled out or escaped, is taken as it is."""
+    assert is_normal(text, MAX_DEPTH) is sure
+    assert is_normal(text.encode(), MAX_DEPTH) is sure
+    if sure:
+        assert normalize(parse(text)).value == parse(text)
+    assert not is_normal(text, MAX_DEPTH + 1)  # what has no canonical form may be in there
+
+
+def test_an_escaped_mark_is_composed() -> None:
+    """A text that is ASCII itself may still spell what is not in NFC."""
+    read = _read(r'{"a": "e\u0301"}')
+    assert isinstance(read, Read)
+    assert read.value == {"a": "\u00e9"}
 
 
 def test_what_needs_no_guess_is_mended() -> None:

@@ -48,6 +48,15 @@ def test_sanitise_composes_and_remembers() -> None:
     assert made.members["nfc_changed"] == ["/sku"]
 
 
+def test_sanitise_takes_the_word_of_the_text() -> None:
+    """Of a body whose text told that it is in NFC, the receipt says the same as of any other."""
+    looked, told = sheet({"sku": "e"}), sheet({"sku": "e"})
+    told.call.is_normal = True  # type: ignore[misc]
+    assert stages.sanitise(looked) is None
+    assert stages.sanitise(told) is None
+    assert (told.payload, told.members) == (looked.payload, looked.members)
+
+
 def test_sanitise_leaves_the_plain_profile_alone() -> None:
     """With `jcs` nothing is touched and nothing noted."""
     made = sheet({"sku": "e\u0301"}, canon_profile="jcs")

@@ -77,6 +77,15 @@ def test_each_gateway_has_its_own() -> None:
     assert "signet_vex_units_total 0.0" in other.exposition().decode()
 
 
+def test_requests_in_progress_are_told_when_somebody_asks() -> None:
+    """The hot path only counts them; the page has the number of now."""
+    metrics = Metrics()
+    metrics.requests_in_flight += 3
+    assert "signet_http_requests_in_flight 3.0" in metrics.exposition().decode()
+    metrics.requests_in_flight -= 1
+    assert "signet_http_requests_in_flight 2.0" in metrics.exposition().decode()
+
+
 def test_the_promised_names_are_there() -> None:
     """Dashboards of the protocol find their seven families, with their labels."""
     declared = {
