@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from signet.core.ratelimit import SETBACK_US, Rate
 from signet.core.ratelimit import take as rule
 from signet.storage.database import Database, PostgresConfig, SqliteConfig, open_database
-from signet.storage.limits import Bucket, Want, forget_full, look, take
+from signet.storage.limits import Bucket, Want, forget_full, look, take, take_in_turn
 from signet.storage.tx import Tx
 
 pytestmark = pytest.mark.anyio
@@ -84,6 +85,25 @@ async def test_many_buckets_take_one_call(db: Database) -> None:
     granted = {bucket.name: bucket.granted for bucket in await db.transient(take, wants)}
     assert granted == {"b5": 3, "b1": 1, "b3": 3, "b0": 0}
     assert await db.transient(take, []) == []
+
+
+async def test_what_is_taken_second_depends_on_the_first(db: Database) -> None:
+    """What the first buckets granted decides what is wanted of the others; nothing is no call."""
+    rate = Rate(10**9, 3)
+    told: list[list[Bucket]] = []
+
+    def then(buckets: Sequence[Bucket]) -> list[Want]:
+        told.append(list(buckets))
+        granted = sum(bucket.granted for bucket in buckets)
+        return [want("tenant", granted, rate)] if granted else []
+
+    keys = [want("key/a", 9, rate), want("key/b", 0, rate)]
+    taken = await db.transient(take_in_turn, keys, then)
+    assert {one.name: one.granted for one in taken} == {"key/a": 3, "key/b": 0, "tenant": 3}
+    taken = await db.transient(take_in_turn, keys, then)
+    assert {one.name: one.granted for one in taken} == {"key/a": 0, "key/b": 0}
+    assert await db.transient(take_in_turn, [], then) == []
+    assert [len(buckets) for buckets in told] == [2, 2, 0]
 
 
 async def test_looking_takes_nothing(db: Database) -> None:

@@ -37,7 +37,7 @@ async def within_limits(
         return problem_response("concurrency_limited", detail, retry_after_s=1)
     response = None
     try:
-        response = await _counted(limits, principal, bounds, call)
+        response = await _counted(limits, bounds, call)
         return response
     finally:
         if isinstance(response, StreamingResponse):
@@ -47,9 +47,9 @@ async def within_limits(
 
 
 async def _counted(
-    limits: Limits, principal: Principal, bounds: Bounds, call: Callable[[], Awaitable[Response]]
+    limits: Limits, bounds: Bounds, call: Callable[[], Awaitable[Response]]
 ) -> Response:
-    passage = await limits.admit(principal, bounds)
+    passage = await limits.admit(bounds)
     match passage:
         case Admitted(gauges):
             response = await call()
@@ -68,22 +68,21 @@ async def _counted(
             assert_never(passage)
     if gauges:
         response.raw_headers += (
-            (b"ratelimit-policy", b", ".join([_policy(g.policy, g.rate) for g in gauges])),
+            (b"ratelimit-policy", _policies(tuple([(g.policy, g.rate) for g in gauges]))),
             (b"ratelimit", _standing(gauges)),
         )
     return response
 
 
 @lru_cache(maxsize=1024)
-def _policy(policy: Policy, rate: Rate) -> bytes:
-    return f'"{policy}";q={rate.burst};w={rate.refill_s}'.encode()
+def _policies(rates: tuple[tuple[Policy, Rate], ...]) -> bytes:
+    items = [f'"{policy}";q={rate.burst};w={rate.refill_s}' for policy, rate in rates]
+    return ", ".join(items).encode()
 
 
 def _standing(gauges: Sequence[Gauge]) -> bytes:
     """What is left of each rate, and in how many seconds there is one more."""
-    items = (
-        f'"{policy}";r={now.left};t={-(-now.next_us // 1_000_000)}' for policy, _, now in gauges
-    )
+    items = [f'"{policy}";r={left};t={-(-us // 1_000_000)}' for policy, _, (left, us) in gauges]
     return ", ".join(items).encode()
 
 

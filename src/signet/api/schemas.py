@@ -284,9 +284,15 @@ _RATE: Final[Schema] = {
         "next_us": {"description": "Until one more may come; 0 when none is missing.", **_COUNT},
     },
 }
+_QUOTA: Final[Schema] = {
+    "type": "object",
+    "required": ["limit", "used", "left"],
+    "properties": {"limit": _COUNT, "used": _COUNT, "left": _COUNT},
+}
+
 LIMITS: Final[Schema] = {
     "type": "object",
-    "required": ["tenant", "key_id", "rates", "concurrency", "fu"],
+    "required": ["tenant", "key_id", "rates", "concurrency", "fu", "registry"],
     "properties": {
         "tenant": {"type": "string"},
         "key_id": {"type": "string"},
@@ -319,6 +325,12 @@ LIMITS: Final[Schema] = {
                 "key_reserved": _COUNT,
                 "key_left": _COUNT_OR_NONE,
             },
+        },
+        "registry": {
+            "type": "object",
+            "description": "Types, tools and mappings that the tenant keeps, and may keep.",
+            "required": ["documents", "bytes"],
+            "properties": {"documents": _QUOTA, "bytes": _QUOTA},
         },
     },
 }

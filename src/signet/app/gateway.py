@@ -37,6 +37,7 @@ from signet.app.outside import (
     egress_policies,
     fallback_provider,
     limit_defaults,
+    registry_bounds,
     storage_config,
 )
 from signet.app.signing import HeldKeys, open_keys
@@ -67,7 +68,6 @@ from signet.settings import Settings, secret_values
 from signet.storage.committer import open_committer
 from signet.storage.database import Database, open_database
 from signet.storage.errors import StorageError
-from signet.storage.registry import Bounds
 from signet.telemetry.logs import build_logger
 from signet.telemetry.metrics import Metrics
 from signet.workers.chains import ChainCheck
@@ -237,10 +237,7 @@ async def open_gateway(
             registries=registries,
             database=database,
             check=RegistryCheck(),
-            bounds=Bounds(
-                documents=settings.exchange.registry_max_documents,
-                size_bytes=settings.exchange.registry_max_bytes,
-            ),
+            bounds_of=registry_bounds(settings, lambda: keyring.tenants),
             max_depth=settings.exchange.max_depth,
             clock=_now_us,
         )
@@ -274,7 +271,7 @@ async def open_gateway(
             *payloads.operations(Erasure(database=database, metrics=metrics)),
             *audit.operations(AuditExports(database=database, clock=_now_us)),
             *usage.operations(database, zone_of, _now_us),
-            *limit_routes.operations(limits, database, zone_of, _now_us),
+            *limit_routes.operations(limits, database, registrations, zone_of, _now_us),
             *billing_routes.operations(
                 database, billing.plans, billing.statements, billing.reload, _now_us
             ),

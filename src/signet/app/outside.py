@@ -17,6 +17,7 @@ from signet.gateway.limits import LimitDefaults
 from signet.gateway.policies import Policies, read_list
 from signet.settings import Settings
 from signet.storage.database import PostgresConfig, SqliteConfig
+from signet.storage.registry import Bounds
 
 if TYPE_CHECKING:
     from signet.providers.openai import OpenAIFallback
@@ -46,6 +47,26 @@ def limit_defaults(settings: Settings) -> LimitDefaults:
         key_rate_burst=limits.key_rate_burst,
         concurrency=limits.concurrency,
     )
+
+
+def registry_bounds(
+    settings: Settings, tenants: Callable[[], Mapping[TenantId, Tenant]]
+) -> Callable[[TenantId | None], Bounds]:
+    """Return how much a tenant, or (None) everybody, may register now; its own goes first."""
+    exchange = settings.exchange
+
+    def bounds_of(owner: TenantId | None) -> Bounds:
+        tenant = None if owner is None else tenants().get(owner)
+        own = (None, None)
+        if tenant is not None:
+            own = (tenant.registry_max_documents, tenant.registry_max_bytes)
+        documents, size_bytes = own
+        return Bounds(
+            documents=exchange.registry_max_documents if documents is None else documents,
+            size_bytes=exchange.registry_max_bytes if size_bytes is None else size_bytes,
+        )
+
+    return bounds_of
 
 
 def egress_policies(

@@ -7,7 +7,6 @@ came. Whatever the order of the calls and of their times, a bucket never admits 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -21,8 +20,7 @@ SETBACK_US: Final = 60_000_000
 was set back, or the rate was changed. It is then owed a whole burst."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(NamedTuple):
     """One unit every `interval_us`, and up to `burst` of them at once after a rest."""
 
     interval_us: int
@@ -50,8 +48,7 @@ class Taken(NamedTuple):
     arrival_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """What a bucket has left, and the wait until it has one more (0 when it is full)."""
 
     left: int

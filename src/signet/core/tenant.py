@@ -55,6 +55,8 @@ class Tenant:
     rate_per_minute: int | None = None
     rate_burst: int | None = None
     concurrency: int | None = None
+    registry_max_documents: int | None = None
+    registry_max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,8 @@ _MEMBERS: Final = {
     "rate_per_minute": _RATE,
     "rate_burst": _BURST,
     "concurrency": whole(1, MOST_AT_ONCE),
+    "registry_max_documents": whole(0, 10_000),
+    "registry_max_bytes": whole(0, 64 << 20),
     "key_allowlist": _HOSTS,
     "key_fu_monthly_limit": COUNT,
     "key_rate_per_minute": _RATE,

@@ -2,16 +2,17 @@
 
 Rates are shared by every process and node: who has one waits for the next look at the shared
 buckets, together with all others that wait. The first look is taken at once; after one that found
-several waiting, the next comes after ten times as long as it took, so that a crowd shares it. Who
-has no limit waits for nothing. How many may be in progress is counted by each process for itself.
+several waiting, the next comes after twenty times as long as it took, so that a crowd shares it.
+Who has no limit waits for nothing. How many may be in progress is counted by each process for
+itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import Final, Literal, NamedTuple
 
@@ -27,7 +28,7 @@ from signet.storage.limits import Bucket, Want
 from signet.telemetry.metrics import Metrics
 
 _MOST_PAUSE_S: Final = 0.01
-_PAUSE_PER_LOOK: Final = 10
+_PAUSE_PER_LOOK: Final = 20
 _PATIENCE_S: Final = 2.0
 _MOST_REMEMBERED: Final = 4096
 _TOLD_EVERY_S: Final = 10.0
@@ -46,12 +47,19 @@ class LimitDefaults:
     concurrency: int | None = None
 
 
+class Share(NamedTuple):
+    """A bucket that a caller takes one unit of."""
+
+    policy: Policy
+    name: str
+    rate: Rate
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """The limits of one caller."""
+    """The limits of one caller: its rates in the order in which they are taken of."""
 
-    tenant: Rate | None
-    key: Rate | None
+    shares: tuple[Share, ...]
     concurrency: int | None
 
 
@@ -82,20 +90,68 @@ class Unchecked:
     """The shared buckets do not answer. A limit that cannot be held lets nobody through."""
 
 
-class _Answer(NamedTuple):
-    granted: bool
-    standing: Standing
+Passage = Admitted | Limited | Unchecked
 
 
-@dataclass(slots=True)
-class _Group:
-    """Those who wait for one bucket, in the order in which they came."""
+class _Waiter(NamedTuple):
+    """A caller that waits for a look; its shares are in the order in which they are taken."""
 
-    rate: Rate
-    answers: list[asyncio.Future[_Answer | None]] = field(default_factory=list)
+    shares: tuple[Share, ...]
+    answer: asyncio.Future[Passage]
 
-    def want(self, name: str) -> Want:
-        return Want(name, len(self.answers), self.rate.interval_us, self.rate.burst)
+
+class _Crowd:
+    """Callers that wait for the same look, in the order in which they came."""
+
+    def __init__(self, waiting: Sequence[_Waiter]) -> None:
+        self.waiting = waiting
+        # Who came last knows best which rate is in force.
+        self.rates = {share.name: share.rate for waiter in waiting for share in waiter.shares}
+
+    def of_keys(self) -> list[Want]:
+        """Return what is wanted of the keys' buckets."""
+        return self._wants(
+            share.name
+            for waiter in self.waiting
+            for share in waiter.shares
+            if share.policy == "key"
+        )
+
+    def of_tenants(self, keys: Sequence[Bucket]) -> list[Want]:
+        """Return what is wanted of the tenants' by those whom their keys' buckets let through."""
+        left = {bucket.name: bucket.granted for bucket in keys}
+        return self._wants(self._let_through(left))
+
+    def _let_through(self, left: dict[str, int]) -> Iterator[str]:
+        for shares, _ in self.waiting:
+            for policy, name, _ in shares:
+                if policy == "tenant":
+                    yield name
+                elif left[name] > 0:
+                    left[name] -= 1
+                else:
+                    break
+
+    def _wants(self, names: Iterable[str]) -> list[Want]:
+        return [
+            Want(name, units, self.rates[name].interval_us, self.rates[name].burst)
+            for name, units in Counter(names).items()
+        ]
+
+
+class _Till:
+    """Hands out what a bucket has granted, one by one."""
+
+    def __init__(self, bucket: Bucket, rate: Rate) -> None:
+        self.rate = rate
+        self._left = bucket.granted
+        self._after = standing(bucket.arrival_us, bucket.now_us, rate)
+
+    def next(self) -> tuple[bool, Standing]:
+        """Return whether there is one more, and how the bucket stands after it."""
+        self._left -= 1
+        spared = max(self._left, 0)
+        return self._left >= 0, Standing(self._after.left + spared, self._after.next_us)
 
 
 class _Refusal(NamedTuple):
@@ -123,7 +179,8 @@ class Limits:
         self._log = log
         self._monotonic = monotonic
         self._nothing_by_default = defaults == LimitDefaults()
-        self._waiting: dict[str, _Group] = {}
+        self._known: dict[str, tuple[Principal, Bounds]] = {}
+        self._waiting: list[_Waiter] = []
         self._wake = asyncio.Event()
         self._alone_after_s = 0.0
         self._refusals: dict[str, _Refusal] = {}
@@ -141,17 +198,17 @@ class Limits:
             and principal.rate_per_minute is None
         ):
             return None
-        return Bounds(
-            tenant=_rate(
-                (tenant.rate_per_minute, tenant.rate_burst),
-                (default.rate_per_minute, default.rate_burst),
-            ),
-            key=_rate(
-                (principal.rate_per_minute, principal.rate_burst),
-                (default.key_rate_per_minute, default.key_rate_burst),
-            ),
+        known = self._known.get(principal.key_id)
+        if known is not None and known[0] is principal:
+            return known[1]
+        bounds = Bounds(
+            shares=tuple(_shares(principal, default)),
             concurrency=default.concurrency if tenant.concurrency is None else tenant.concurrency,
         )
+        if len(self._known) >= _MOST_REMEMBERED:
+            self._known.clear()
+        self._known[principal.key_id] = principal, bounds
+        return bounds
 
     def in_progress(self, tenant: TenantId) -> int:
         """Return how many requests of a tenant are in progress in this process."""
@@ -171,59 +228,64 @@ class Limits:
         if not self._in_progress[tenant]:
             del self._in_progress[tenant]
 
-    async def admit(self, principal: Principal, bounds: Bounds) -> Admitted | Limited | Unchecked:
-        """Take one unit of the key's rate, then one of the tenant's.
+    async def admit(self, bounds: Bounds) -> Passage:
+        """Take one unit of the key's rate, then one of the tenant's, with all others that wait.
 
         In this order a key that asks too much takes nothing away from the others of its tenant.
         """
-        gauges: tuple[Gauge, ...] = ()
-        for policy, name, rate in _buckets(principal, bounds):
-            answer = await self._ask(name, rate)
-            if answer is None:
+        if not bounds.shares:
+            return Admitted(())
+        passage = self._remembered(bounds.shares)
+        if passage is None:
+            answer: asyncio.Future[Passage] = asyncio.get_running_loop().create_future()
+            self._waiting.append(_Waiter(bounds.shares, answer))
+            self._wake.set()
+            passage = await answer
+        match passage:
+            case Admitted():
+                pass
+            case Limited(gauges):
+                self._metrics.limited.labels(gauges[-1].policy).inc()
+            case Unchecked():
                 self._metrics.limited.labels("unchecked").inc()
-                return Unchecked()
-            gauges = (*gauges, Gauge(policy, rate, answer.standing))
-            if not answer.granted:
-                self._metrics.limited.labels(policy).inc()
-                return Limited(gauges)
-        return Admitted(gauges)
+        return passage
 
-    async def look(self, principal: Principal, bounds: Bounds) -> tuple[Gauge, ...]:
+    async def look(self, bounds: Bounds) -> tuple[Gauge, ...]:
         """Return how a caller's rates stand, and take nothing. Raises a `StorageError`."""
-        buckets = list(_buckets(principal, bounds))
-        found = await self._database.transient(limits.look, [name for _, name, _ in buckets])
+        names = [share.name for share in bounds.shares]
+        found = await self._database.transient(limits.look, names)
         known = {bucket.name: bucket for bucket in found}
         return tuple(
-            Gauge(policy, rate, _standing(known.get(name), rate)) for policy, name, rate in buckets
+            Gauge(policy, rate, _standing(known.get(name), rate))
+            for policy, name, rate in bounds.shares
         )
 
     async def take_waiting(self) -> int:
-        """Wait until somebody waits, and take for all who do by one statement. Returns 0."""
+        """Wait until somebody waits, and take for all who do by one look. Returns 0."""
         await self._wake.wait()
         pause_s = self._alone_after_s - self._monotonic()
         if pause_s > 0:
             await asyncio.sleep(pause_s)
         self._wake.clear()
-        waiting, self._waiting = self._waiting, {}
+        waiting, self._waiting = self._waiting, []
         asked_s = self._monotonic()
-        taken: dict[str, Bucket] = {}
+        crowd = _Crowd(waiting)
+        taken: list[Bucket] = []
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                wants = [group.want(name) for name, group in waiting.items()]
-                buckets = await self._database.transient(limits.take, wants)
-                taken = {bucket.name: bucket for bucket in buckets}
+                taken = await self._database.transient(
+                    limits.take_in_turn, crowd.of_keys(), crowd.of_tenants
+                )
         except StorageError as error:
             self._failed(error.code, error.detail)
         except TimeoutError:
             self._failed("timeout", f"no answer within {_PATIENCE_S:.0f} s")
         finally:
-            for name, group in waiting.items():
-                self._answer(name, group, taken.get(name), asked_s)
+            self._answer(crowd, taken, asked_s)
         took_s = self._monotonic() - asked_s
         self._metrics.limiting.observe(took_s)
-        crowd = sum(len(group.answers) for group in waiting.values()) > 1
         # So that looks take a small part of the time, whatever one of them takes.
-        pause_s = min(took_s * _PAUSE_PER_LOOK, _MOST_PAUSE_S) if crowd else 0.0
+        pause_s = min(took_s * _PAUSE_PER_LOOK, _MOST_PAUSE_S) if len(waiting) > 1 else 0.0
         self._alone_after_s = asked_s + pause_s
         return 0
 
@@ -241,42 +303,48 @@ class Limits:
             self._untold = 0
             self._tell_after_s = now_s + _TOLD_EVERY_S
 
-    async def _ask(self, name: str, rate: Rate) -> _Answer | None:
-        """Take one unit of a bucket, with all others that wait; None when nobody can tell."""
-        refusal = self._refusals.get(name)
-        if refusal is not None and refusal.rate == rate:
-            left_s = refusal.until_s - self._monotonic()
-            if left_s > 0:
-                return _Answer(False, Standing(0, ceil(left_s * 1_000_000)))
-        group = self._waiting.get(name)
-        if group is None:
-            group = self._waiting[name] = _Group(rate)
-        group.rate = rate  # who came last knows best which rate is in force
-        answer: asyncio.Future[_Answer | None] = asyncio.get_running_loop().create_future()
-        group.answers.append(answer)
-        self._wake.set()
-        return await answer
+    def _remembered(self, shares: tuple[Share, ...]) -> Limited | None:
+        """Refuse who asks for what a bucket is known not to have yet."""
+        for policy, name, rate in shares:
+            refusal = self._refusals.get(name)
+            if refusal is not None and refusal.rate == rate:
+                left_s = refusal.until_s - self._monotonic()
+                if left_s > 0:
+                    return Limited((Gauge(policy, rate, Standing(0, ceil(left_s * 1_000_000))),))
+        return None
 
-    def _answer(self, name: str, group: _Group, bucket: Bucket | None, asked_s: float) -> None:
-        """Tell those who wait for a bucket: the first of them got what there was."""
-        if bucket is None:
-            for answer in group.answers:
-                if not answer.done():  # its caller may have been cancelled
-                    answer.set_result(None)
-            return
-        after = standing(bucket.arrival_us, bucket.now_us, group.rate)
-        for number, answer in enumerate(group.answers):
-            spared = bucket.granted - number - 1
-            if not answer.done():
-                now = Standing(after.left + max(spared, 0), after.next_us)
-                answer.set_result(_Answer(spared >= 0, now))
-        if bucket.granted < len(group.answers):
-            # Others only take, so that nothing comes earlier. Counted from before the question was
-            # sent, the wait ends here no later than there.
-            if len(self._refusals) >= _MOST_REMEMBERED:
-                self._refusals.clear()
-            until_s = asked_s + after.next_us / 1_000_000
-            self._refusals[name] = _Refusal(group.rate, until_s)
+    def _answer(self, crowd: _Crowd, taken: Sequence[Bucket], asked_s: float) -> None:
+        """Tell everybody who waits, in the order in which they came, what there was for them."""
+        tills = {bucket.name: _Till(bucket, crowd.rates[bucket.name]) for bucket in taken}
+        for shares, answer in crowd.waiting:
+            passage = self._served(shares, tills, asked_s)
+            if not answer.done():  # its caller may have been cancelled
+                answer.set_result(passage)
+
+    def _served(
+        self, shares: tuple[Share, ...], tills: dict[str, _Till], asked_s: float
+    ) -> Passage:
+        gauges: tuple[Gauge, ...] = ()
+        for policy, name, _ in shares:
+            till = tills.get(name)
+            if till is None:
+                return Unchecked()
+            granted, now = till.next()
+            gauges = (*gauges, Gauge(policy, till.rate, now))
+            if not granted:
+                self._remember(name, till.rate, asked_s + now.next_us / 1_000_000)
+                return Limited(gauges)
+        return Admitted(gauges)
+
+    def _remember(self, name: str, rate: Rate, until_s: float) -> None:
+        """Note that a bucket has nothing before `until_s`.
+
+        Others only take, so that nothing comes earlier. Counted from before the question was sent,
+        the wait ends here no later than there.
+        """
+        if len(self._refusals) >= _MOST_REMEMBERED:
+            self._refusals.clear()
+        self._refusals[name] = _Refusal(rate, until_s)
 
 
 def _rate(
@@ -290,13 +358,20 @@ def _rate(
     return None
 
 
-def _buckets(principal: Principal, bounds: Bounds) -> Iterator[tuple[Policy, str, Rate]]:
-    """Yield the buckets that a caller takes from, in that order."""
-    tenant = principal.tenant.id
-    if bounds.key is not None:
-        yield "key", f"key/{tenant}/{principal.key_id}", bounds.key
-    if bounds.tenant is not None:
-        yield "tenant", f"tenant/{tenant}", bounds.tenant
+def _shares(principal: Principal, default: LimitDefaults) -> Iterator[Share]:
+    """Yield what a caller takes, in that order."""
+    tenant = principal.tenant
+    of_key = _rate(
+        (principal.rate_per_minute, principal.rate_burst),
+        (default.key_rate_per_minute, default.key_rate_burst),
+    )
+    if of_key is not None:
+        yield Share("key", f"key/{tenant.id}/{principal.key_id}", of_key)
+    of_tenant = _rate(
+        (tenant.rate_per_minute, tenant.rate_burst), (default.rate_per_minute, default.rate_burst)
+    )
+    if of_tenant is not None:
+        yield Share("tenant", f"tenant/{tenant.id}", of_tenant)
 
 
 def _standing(bucket: Bucket | None, rate: Rate) -> Standing:

@@ -8,7 +8,7 @@ compile it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -24,7 +24,7 @@ from signet.receipts.errors import ReceiptError
 from signet.storage import registry as stored
 from signet.storage.audit import record_change
 from signet.storage.database import Database
-from signet.storage.registry import EVERYONE, Bounds, StoredDocument
+from signet.storage.registry import EVERYONE, Bounds, Kept, StoredDocument
 from signet.storage.tx import Tx
 
 _ATTEMPTS: Final = 3
@@ -65,7 +65,7 @@ class Registrations:
     registries: Registries
     database: Database
     check: RegistryChecker
-    bounds: Bounds
+    bounds_of: Callable[[Owner], Bounds]
     max_depth: int
     clock: Clock
 
@@ -95,23 +95,27 @@ class Registrations:
                 return put
         raise Busy("others register for the same owner; nothing was done")
 
+    async def kept(self, owner: Owner) -> tuple[Kept, Bounds]:
+        """Return how much an owner keeps, and may. Raises a `StorageError`."""
+        kept = await self.database.read_current(stored.kept, owner or EVERYONE)
+        return kept, self.bounds_of(owner)
+
     async def _try(
         self, actor: Actor, owner: Owner, new: Hosted, wanted: StoredDocument
     ) -> Registered | NotRegistered | None:
         """Check and store once; None when another document came between."""
+        bounds = self.bounds_of(owner)
         await self.registries.refresh()
         taken = await self._taken(owner, new, wanted.cid)
         if taken is not None:
             return taken
         kept = await self.database.read_current(stored.documents, wanted.tenant)
-        if len(kept) >= self.bounds.documents:
-            return self._full()
+        if len(kept) >= bounds.documents:
+            return _full(bounds)
         refused = await self._refused(owner, kept, new)
         if refused is not None:
             return refused
-        put = await self.database.transact(
-            _put, actor, owner, wanted, self.bounds, beside=len(kept)
-        )
+        put = await self.database.transact(_put, actor, owner, wanted, bounds, beside=len(kept))
         match put:
             case "stored" | "same":
                 await self.registries.refresh()
@@ -120,7 +124,7 @@ class Registrations:
             case "conflict":
                 return _conflict(new.name)
             case "full":
-                return self._full()
+                return _full(bounds)
             case "moved":
                 return None
 
@@ -195,10 +199,10 @@ class Registrations:
     def _under(self, owner: Owner) -> Registry:
         return self.registries.base if owner is None else self.registries.shared
 
-    def _full(self) -> NotRegistered:
-        bounds = self.bounds
-        detail = f"{bounds.documents} documents of {bounds.size_bytes} bytes in all may be kept"
-        return NotRegistered(code="registry_full", detail=detail)
+
+def _full(bounds: Bounds) -> NotRegistered:
+    detail = f"{bounds.documents} documents of {bounds.size_bytes} bytes in all may be kept"
+    return NotRegistered(code="registry_full", detail=detail)
 
 
 def _conflict(name: str) -> NotRegistered:

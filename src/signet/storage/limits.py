@@ -7,7 +7,7 @@ in SQL so that many buckets take one statement; a test holds the two against eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, LiteralString, NamedTuple
 
 from signet.core.ratelimit import SETBACK_US
@@ -94,6 +94,18 @@ async def take(tx: Tx, wants: Sequence[Want]) -> list[Bucket]:
         now_us = await tx.now_us()
         return await tx.each(Bucket, _TAKE, [(*want, now_us) for want in ordered])
     return await tx.each(Bucket, _TAKE, ordered)
+
+
+async def take_in_turn(
+    tx: Tx, first: Sequence[Want], then: Callable[[Sequence[Bucket]], Sequence[Want]]
+) -> list[Bucket]:
+    """Take of the `first`, and of others what `then` makes of that; all buckets that were asked.
+
+    If it fails between the two, what was granted is granted to nobody: less, and never more.
+    """
+    granted = await take(tx, first) if first else []
+    wants = then(granted)
+    return [*granted, *await take(tx, wants)] if wants else granted
 
 
 async def look(tx: ReadTx, names: Sequence[str]) -> list[Bucket]:

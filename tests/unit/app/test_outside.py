@@ -10,12 +10,16 @@ from signet.app.outside import (
     egress_policies,
     fallback_provider,
     limit_defaults,
+    registry_bounds,
     storage_config,
 )
 from signet.app.refused import StartRefused
+from signet.core.ids import TenantId
+from signet.core.tenant import Tenant
 from signet.gateway.limits import LimitDefaults
 from signet.settings import read_settings
 from signet.storage.database import PostgresConfig, SqliteConfig
+from signet.storage.registry import Bounds
 
 
 def test_the_database_is_where_the_settings_say() -> None:
@@ -48,6 +52,25 @@ def test_default_limits_are_those_of_the_settings() -> None:
     assert limit_defaults(read_settings(environ).settings) == LimitDefaults(
         rate_per_minute=1, rate_burst=2, key_rate_per_minute=3, key_rate_burst=4, concurrency=5
     )
+
+
+def test_what_a_tenant_may_register_is_its_own_or_the_settings() -> None:
+    """Each of the two bounds by itself, as the tenants are now; everybody has the settings'."""
+    settings = read_settings(
+        {"SP_REGISTRY_MAX_DOCUMENTS": "7", "SP_REGISTRY_MAX_BYTES": "9000"}
+    ).settings
+    acme = TenantId("acme")
+    tenants: dict[TenantId, Tenant] = {}
+    bounds_of = registry_bounds(settings, lambda: tenants)
+    for members, documents, size_bytes in (
+        ({}, 7, 9000),
+        ({"registry_max_documents": 0}, 0, 9000),
+        ({"registry_max_bytes": 5}, 7, 5),
+    ):
+        tenants[acme] = Tenant(id=acme, **members)
+        assert bounds_of(acme) == Bounds(documents=documents, size_bytes=size_bytes)
+        assert bounds_of(TenantId("unknown")) == Bounds(documents=7, size_bytes=9000)
+        assert bounds_of(None) == Bounds(documents=7, size_bytes=9000)
 
 
 def test_lists_and_destinations_make_one_policy(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from signet.gateway.limits import (
     LimitDefaults,
     Limited,
     Limits,
+    Passage,
     Unchecked,
 )
 from signet.receipts.canonical import Json
@@ -91,7 +92,7 @@ async def ask(limits: Limits, principal: Principal, times: int = 1) -> Counter[t
     assert bounds is not None
     taking = asyncio.ensure_future(_take(limits))  # noqa: TID251
     try:
-        answers = await asyncio.gather(*(limits.admit(principal, bounds) for _ in range(times)))
+        answers = await asyncio.gather(*(limits.admit(bounds) for _ in range(times)))
     finally:
         taking.cancel()
     return Counter(type(answer) for answer in answers)
@@ -121,9 +122,10 @@ async def test_what_is_its_own_goes_before_the_default(bench: Bench) -> None:
     ):
         bounds = limits.of(who(**members))
         assert bounds is not None
-        assert bounds.tenant is not None
-        assert bounds.key is not None
-        assert (bounds.tenant.burst, bounds.key.burst) == (burst, 10)
+        assert [(share.policy, share.rate.burst) for share in bounds.shares] == [
+            ("key", 10),
+            ("tenant", burst),
+        ]
         assert bounds.concurrency == at_once
 
 
@@ -141,13 +143,13 @@ async def test_what_is_left_counts_down(bench: Bench) -> None:
     limits, principal = bench.limits(), who(rate_per_minute=1, rate_burst=4)
     bounds = limits.of(principal)
     assert bounds is not None
-    waiting = [limits.admit(principal, bounds) for _ in range(3)]
+    waiting = [limits.admit(bounds) for _ in range(3)]
     asked = asyncio.gather(*waiting)
     await asyncio.sleep(0)
     await limits.take_waiting()
     left = [a.gauges[0].standing.left for a in await asked if isinstance(a, Admitted)]
     assert left == [3, 2, 1]
-    [seen] = await limits.look(principal, bounds)
+    [seen] = await limits.look(bounds)
     assert (seen.policy, seen.standing.left) == ("tenant", 1)
     assert 0 < seen.standing.next_us <= 60_000_000
 
@@ -182,8 +184,85 @@ async def test_a_key_that_asks_too_much_takes_nothing_from_its_tenant(bench: Ben
     assert (bench.limited("key"), bench.limited("tenant")) == (7, 0)
     bounds = limits.of(principal)
     assert bounds is not None
-    gauges = {gauge.policy: gauge.standing.left for gauge in await limits.look(principal, bounds)}
+    gauges = {gauge.policy: gauge.standing.left for gauge in await limits.look(bounds)}
     assert gauges == {"key": 0, "tenant": 3}
+
+
+async def test_both_rates_take_one_look(bench: Bench) -> None:
+    """Callers of keys with rates and without share one look; who comes first is served first."""
+    limits = bench.limits()
+    ring = read_keyring(
+        {
+            key: {"tenant": "acme", "rate_per_minute": 1, "rate_burst": 5, **members}
+            for key, members in {
+                "narrow": {"key_rate_per_minute": 1, "key_rate_burst": 2},
+                "wide": {"key_rate_per_minute": 1, "key_rate_burst": 9},
+                "free": {},
+            }.items()
+        }
+    )
+    came = ("narrow", "wide", "narrow", "narrow", "free", "wide", "free", "wide")
+    waiting: list[Awaitable[Passage]] = []
+    for key in came:
+        principal = ring.find(key.encode())
+        assert principal is not None
+        bounds = limits.of(principal)
+        assert bounds is not None
+        waiting.append(limits.admit(bounds))
+    answers = asyncio.gather(*waiting)
+    await asyncio.sleep(0)
+    await limits.take_waiting()
+    assert bench.database.looks == 1
+    told = await answers
+    assert [isinstance(one, Admitted) for one in told] == [
+        *(True, True, True),
+        False,  # the third of a key that has two, and it takes nothing of its tenant's
+        *(True, True),
+        *(False, False),  # the tenant's five are gone
+    ]
+    assert (bench.limited("key"), bench.limited("tenant")) == (1, 2)
+    gauges = [
+        [(gauge.policy, gauge.standing.left) for gauge in one.gauges]
+        for one in told
+        if not isinstance(one, Unchecked)
+    ]
+    assert gauges == [
+        [("key", 1), ("tenant", 4)],
+        [("key", 8), ("tenant", 3)],
+        [("key", 0), ("tenant", 2)],
+        [("key", 0)],
+        [("tenant", 1)],
+        [("key", 7), ("tenant", 0)],
+        [("tenant", 0)],
+        [("key", 6), ("tenant", 0)],
+    ]
+
+
+async def test_a_tenant_that_has_nothing_costs_its_keys_nothing(bench: Bench) -> None:
+    """Once that is known, whoever asks is refused without a look, and keeps what its key has."""
+    limits = bench.limits()
+    members: dict[str, Json] = {"rate_per_minute": 1, "rate_burst": 1}
+    principal = who(**members, key_rate_per_minute=1, key_rate_burst=9)
+    assert await ask(limits, principal, 2) == {Admitted: 1, Limited: 1}
+    looks = bench.database.looks
+    assert await ask(limits, principal, 5) == {Limited: 5}
+    assert bench.database.looks == looks
+    bounds = limits.of(principal)
+    assert bounds is not None
+    gauges = {gauge.policy: gauge.standing.left for gauge in await limits.look(bounds)}
+    assert gauges == {"key": 7, "tenant": 0}
+
+
+async def test_a_changed_key_has_its_new_limits_at_once(bench: Bench) -> None:
+    """What holds is remembered for a principal, and not for whoever has its name afterwards."""
+    limits = bench.limits()
+    first, second = who(rate_per_minute=60, rate_burst=3), who(rate_per_minute=60, rate_burst=4)
+    assert first.key_id == second.key_id
+    for principal, burst in ((first, 3), (second, 4), (first, 3)):
+        bounds = limits.of(principal)
+        assert bounds is not None
+        assert [share.rate.burst for share in bounds.shares] == [burst]
+        assert limits.of(principal) is bounds
 
 
 async def test_nobody_passes_a_limit_that_cannot_be_checked(bench: Bench) -> None:
@@ -233,7 +312,7 @@ async def test_a_caller_who_leaves_does_no_harm(bench: Bench) -> None:
     bounds = limits.of(principal)
     assert bounds is not None
     gone, stays = (
-        asyncio.ensure_future(limits.admit(principal, bounds))  # noqa: TID251
+        asyncio.ensure_future(limits.admit(bounds))  # noqa: TID251
         for _ in range(2)
     )
     await asyncio.sleep(0)

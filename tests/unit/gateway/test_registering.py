@@ -41,7 +41,7 @@ def _process(database: Database, *, documents: int = 10) -> Registrations:
         registries=registries,
         database=database,
         check=RegistryCheck(),
-        bounds=Bounds(documents=documents, size_bytes=1 << 20),
+        bounds_of=lambda _owner: Bounds(documents=documents, size_bytes=1 << 20),
         max_depth=64,
         clock=lambda: 1_700_000_000_000_000,
     )

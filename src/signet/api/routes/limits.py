@@ -15,15 +15,17 @@ from signet.core.ids import TenantId
 from signet.core.ratelimit import Rate, Standing
 from signet.core.tenant import Principal, Scope
 from signet.gateway.limits import Bounds, Limits
+from signet.gateway.registering import Registrations
 from signet.gateway.usage import read_key_standing, read_usage
 from signet.storage.database import Database
 
-_UNBOUNDED = Bounds(tenant=None, key=None, concurrency=None)
+_UNBOUNDED = Bounds(shares=(), concurrency=None)
 
 
 def operations(
     limits: Limits,
     database: Database,
+    registrations: Registrations,
     zone_of: Callable[[TenantId], str],
     now_us: Callable[[], int],
 ) -> list[Operation]:
@@ -33,10 +35,11 @@ def operations(
         tenant = principal.tenant
         counted = limits.of(principal)
         bounds = counted or _UNBOUNDED
-        gauges = {g.policy: (g.rate, g.standing) for g in await limits.look(principal, bounds)}
+        gauges = {g.policy: (g.rate, g.standing) for g in await limits.look(bounds)}
         period = period_of(now_us(), zone_of(tenant.id))
         used = await read_usage(database, tenant, period)
         of_key = await read_key_standing(database, principal, period)
+        kept, may_keep = await registrations.kept(tenant.id)
         document = {
             "tenant": tenant.id,
             "key_id": principal.key_id,
@@ -59,6 +62,10 @@ def operations(
                 "key_reserved": of_key.reserved,
                 "key_left": _left(principal.fu_monthly_limit, of_key.used, of_key.reserved),
             },
+            "registry": {
+                "documents": _quota(may_keep.documents, kept.documents),
+                "bytes": _quota(may_keep.size_bytes, kept.size_bytes),
+            },
         }
         return Response(orjson.dumps(document), media_type="application/json")
 
@@ -67,7 +74,7 @@ def operations(
             method="GET",
             path="/v1/limits",
             name="get_limits",
-            summary="The caller's rates, concurrency and fallback quota, and what is left of them.",
+            summary="The caller's rates, concurrency and quotas, and what is left of them.",
             endpoint=look,
             scope=Scope.EXCHANGE,
             answers={
@@ -76,6 +83,10 @@ def operations(
             problems=("not_acknowledged",),
         )
     ]
+
+
+def _quota(limit: int, used: int) -> dict[str, int]:
+    return {"limit": limit, "used": used, "left": max(limit - used, 0)}
 
 
 def _left(limit: int | None, used: int, reserved: int) -> int | None:

@@ -18,6 +18,11 @@ KEYS = {
     "acme-key": {"tenant": "acme"},
     "acme-ci-key": {"tenant": "acme", "scopes": ["registry.write", "exchange"]},
     "globex-key": {"tenant": "globex", "scopes": ["registry.write", "exchange"]},
+    "small-key": {
+        "tenant": "small",
+        "registry_max_documents": 1,
+        "scopes": ["registry.write", "exchange"],
+    },
     "admin-key": {"tenant": "operator", "scopes": ["admin", "exchange"]},
 }
 ORDER: dict[str, object] = {
@@ -146,6 +151,35 @@ async def test_who_may_change_it(app: App, method: str, path: str) -> None:
     assert (await call(app, method, path, ORDER, key="acme-key")).code == "scope_missing"
     if "admin" in path:
         assert (await call(app, method, path, ORDER)).code == "scope_missing"
+
+
+async def test_a_tenant_s_own_bounds_go_before_the_deployment_s(app: App) -> None:
+    """Fewer, or more as soon as an administrator says so; `GET /v1/limits` tells how it stands."""
+
+    async def quota(key: str) -> tuple[int, int, int]:
+        documents = (await app.get("/v1/limits", api_key=key)).json["registry"]["documents"]
+        return documents["limit"], documents["used"], documents["left"]
+
+    assert await quota("small-key") == (1, 0, 1)
+    assert (await call(app, "PUT", f"{TYPES}/a.v1", ORDER, key="small-key")).status == 201
+    assert await quota("small-key") == (1, 1, 0)
+    full = await call(app, "PUT", f"{TYPES}/a.v2", ORDER, key="small-key")
+    assert (full.status, full.code) == (409, "registry_full")
+    assert await quota("globex-key") == (4, 0, 4)
+
+    tenant: dict[str, object] = {"tenant": "later", "registry_max_documents": 0}
+    made = await call(app, "POST", "/v1/admin/tenants", tenant, key="admin-key")
+    assert made.status == 201
+    wanted = {"tenant": "later", "scopes": ["registry.write", "exchange"]}
+    key = (await call(app, "POST", "/v1/admin/keys", wanted, key="admin-key")).json["key"]
+    refused = await call(app, "PUT", f"{TYPES}/a.v1", ORDER, key=key)
+    assert (refused.status, refused.code) == (409, "registry_full")
+    more = {"registry_max_documents": 5}
+    assert (
+        await call(app, "PATCH", "/v1/admin/tenants/later", more, key="admin-key")
+    ).status == 200
+    assert (await call(app, "PUT", f"{TYPES}/a.v1", ORDER, key=key)).status == 201
+    assert await quota(key) == (5, 1, 4)
 
 
 async def test_what_a_tenant_may_keep_is_bounded(app: App) -> None:
