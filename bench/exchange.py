@@ -31,6 +31,7 @@ from typing import Final
 
 import uvicorn
 import uvloop
+from prometheus_client.metrics import MetricWrapperBase
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.load import TOOL, Load, drive
@@ -42,6 +43,8 @@ from signet.gateway.sealing import Sealer
 from signet.settings import read_settings
 from signet.storage.database import Database
 from signet.storage.exchanges import Committed, PendingExchange, Seal
+from signet.telemetry.metrics import Metrics
+from signet.telemetry.tally import Tally
 
 CONCURRENCIES: Final = (64, 16, 1)
 ROUNDS: Final = 3
@@ -97,6 +100,33 @@ class Uncommitted:
         return Committed(sealed=self._seal(pending, None))
 
 
+class Silent:
+    """Stands where a metric stands, and counts nothing."""
+
+    def labels(self, *_values: str) -> Silent:
+        """Itself."""
+        return self
+
+    def inc(self, _amount: float = 1) -> None:
+        """Nothing; so are the other ways to tell a metric something."""
+
+    dec = set = observe = inc
+
+    def pour(self) -> None:
+        """Nothing waits."""
+
+
+class Unmeasured(Metrics):
+    """Every family is there, and none is told anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, value in vars(self).items():
+            if isinstance(value, MetricWrapperBase | Tally):
+                setattr(self, name, Silent())
+        self.phases = dict.fromkeys(self.phases, Silent())  # type: ignore[arg-type]
+
+
 @asynccontextmanager
 async def uncommitted(
     _database: Database, seal: Sealer, **_options: object
@@ -131,8 +161,10 @@ async def _serve(what: str, directory: str) -> None:
         return
     if what == "uncommitted":
         composition.open_committer = uncommitted  # type: ignore[assignment]
-    if what == "unaudited":
+    if what in ("unaudited", "bare"):
         sealing._entry = lambda *_decided: None  # type: ignore[assignment]
+    if what == "bare":
+        composition.Metrics = Unmeasured  # type: ignore[misc]
     keys = json.dumps({API_KEY: {"tenant": "bench"}})
     environ = {"SP_DATA_DIR": directory, "SP_API_KEYS": keys, "SP_LOG_LEVEL": "warning"}
     async with open_gateway(read_settings(environ).settings) as gateway:
