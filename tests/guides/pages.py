@@ -23,6 +23,9 @@ from tests.live import environment
 LIMIT_S: Final = 800
 """How long the commands of a page may take in all; much more than they need."""
 
+PATIENT: Final = {"SP_MAPPING_SECONDS": "30", "SP_FALLBACK_SECONDS": "120"}
+"""A gateway of a page gives up nothing because its machine is busy."""
+
 _BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _MARK: Final = "=====8<====="
 _RUN: Final = ("sh", "python")
@@ -49,7 +52,7 @@ def run_page(
     script = f"echo '{_MARK}'\n".join(scripts)
     for written, real in used.items():
         script = re.sub(rf"\b{written}\b", real, script)
-    given = {"SP_PORT": used["8088"], "SIGNET_URL": f"http://127.0.0.1:{used['8088']}"}
+    given = {"SP_PORT": used["8088"], "SIGNET_URL": f"http://127.0.0.1:{used['8088']}", **PATIENT}
     first = [str(commands)] if commands else []
     path = ":".join([*first, str(Path(sys.executable).parent), os.environ["PATH"]])
     said, code = _run(script, directory, environment(given | dict(settings or {})) | {"PATH": path})

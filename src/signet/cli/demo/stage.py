@@ -157,6 +157,7 @@ def open_stage(page: Page) -> Generator[Stage]:
             ),
             "SP_ISSUER": "signet-demo",
             "SP_LOG_LEVEL": "warning",
+            "SP_MAPPING_SECONDS": "30",  # a busy machine is no reason for the demo to fail
             "SP_RESERVED_CONFIG": str(reserved),
         }
         if account is not None:
