@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.acceptance.test_fallback import BROKEN, CALL, KEYS
 from tests.api.test_forward import Forwarding, Receiver, answers_at_once, forwarding
 from tests.egress.stage import Authority
 from tests.inprocess import App, Reply, invoice, open_app
+from tests.llm import open_model
 
 from signet.app import gateway as composition
 from signet.storage import idempotency
@@ -228,3 +230,24 @@ class TestForward:
         assert (await gateway.post(key="k")).status == 504
         assert receiver.requests == []
         assert await gateway.app.stored() == 1
+
+
+class TestFallback:
+    """Around a call of the model there are two writes more: the hold, and what was spent."""
+
+    @pytest.mark.parametrize("persisted", [False, True])
+    async def test_what_was_spent_is_settled_again(
+        self, tmp_path: Path, faults: Faults, persisted: Persisted
+    ) -> None:
+        """A call that is paid for is not lost because its tokens could not be written at once."""
+        async with open_model() as model:
+            model.say = lambda _call: BROKEN[:-1] + "}"
+            environ = {"SP_OPENAI_BASE_URL": model.url, "SP_OPENAI_API_KEY": "sk-loopback"}
+            async with open_app(tmp_path, keys=KEYS, **environ) as app:
+                faults.arm("_settle", persisted=persisted, times=2)
+                reply = await app.exchange(CALL, api_key="k")
+                assert (reply.status, faults.times) == (200, 0)
+                quota = (await app.get("/v1/usage", api_key="k")).json["fu"]["quota"]
+            assert model.calls == 1
+            spent = reply.json["receipt"]["fu_tokens"]
+            assert (quota["used"], quota["reserved"]) == (spent, 0)

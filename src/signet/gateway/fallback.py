@@ -7,6 +7,7 @@ invariants as our own repair. Spent is spent: tokens of a rejected answer count 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,12 +27,14 @@ from signet.gateway.stages import Sheet
 from signet.receipts.canonical import Json
 from signet.storage import quota
 from signet.storage.database import Database
+from signet.storage.errors import StorageError
 from signet.storage.exchanges import Known
 from signet.storage.idempotency import Claimed
 from signet.storage.tx import Tx
 from signet.telemetry.metrics import Metrics
 
 _NO_LIMIT: Final = 2**53 - 1
+_SETTLE_AGAIN_S: Final = (0.1, 0.5, 2.0)
 _LEAST_OUTPUT: Final = 0.5
 """Of the output a call may need, the part below which it is not worth making."""
 
@@ -87,7 +90,7 @@ class Fallback:
             answer = await provider.arepair_with_tokens(
                 embedded.text, schema, output_cap=permit.output_cap
             )
-        await self.database.transact(_settle, permit.holds, answer.fu_tokens, answer.estimated)
+        await self._settle_patiently(permit, answer)
         self.metrics.fallbacks.inc()
         if answer.estimated:
             self.metrics.fallback_estimated.inc()
@@ -100,6 +103,20 @@ class Fallback:
             return mended
         sheet.put(mended, text=answer.repaired_text)
         return None
+
+    async def _settle_patiently(self, permit: _Permit, answer: FallbackResult) -> None:
+        """Write down what was spent: it is paid for, and settling twice settles once.
+
+        Where that cannot be, recovery ends the exchange after its lease, and the hold counts in
+        full.
+        """
+        spent = (permit.holds, answer.fu_tokens, answer.estimated)
+        for pause_s in _SETTLE_AGAIN_S:
+            try:
+                return await self.database.transact(_settle, *spent)
+            except StorageError:
+                await asyncio.sleep(pause_s)
+        return await self.database.transact(_settle, *spent)
 
     async def _permit(
         self, sheet: Sheet, embedded: EmbeddedText, estimate: Estimate

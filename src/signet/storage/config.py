@@ -25,7 +25,7 @@ class PostgresConfig:
 
     `url` may name several hosts; the one that accepts writes is used, also after a failover.
     `replica_url` serves `Database.read` only. `statement_cache_size` must be 0 behind a pooler in
-    transaction mode.
+    transaction mode. `queue_s` bounds the wait for a connection of the pool that others use.
     """
 
     # Never shown: it may hold a password.
@@ -33,6 +33,7 @@ class PostgresConfig:
     replica_url: str | None = field(default=None, repr=False)
     pool_size: int = 10
     connect_s: float = 5.0
+    queue_s: float = 20.0
     statement_s: float = 10.0
     lock_s: float = 5.0
     statement_cache_size: int = 100

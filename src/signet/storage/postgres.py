@@ -314,7 +314,7 @@ class PostgresDatabase:
 
     async def _by_themselves(self, f: Callable[[Tx], Coroutine[object, None, T]]) -> T:
         try:
-            connection = await self._pool.acquire(timeout=self._config.connect_s)
+            connection = await self._pool.acquire(timeout=self._config.queue_s)
         except TimeoutError as error:
             raise StorageBusy("No connection became free; nothing was written.") from error
         except _DRIVER_ERRORS as error:
@@ -386,7 +386,7 @@ class PostgresDatabase:
         """
         for _ in range(self._config.pool_size + 1):
             try:
-                connection = await pool.acquire(timeout=self._config.connect_s)
+                connection = await pool.acquire(timeout=self._config.queue_s)
             except TimeoutError as error:
                 raise StorageBusy("No connection became free; nothing was written.") from error
             except _DRIVER_ERRORS as error:
