@@ -51,7 +51,7 @@ _DENYING = _listed(
     "invalid mistaken mistake mistakenly erroneous failed fails hypothetical hypothetically",
     "outdated obsolete previously formerly pretend suppose supposing imagine until pending roughly",
     "approximately nobody nothing hardly barely forbid forbids forbidden prohibited malformed bad",
-    "superseded otherwise unsure",
+    "superseded otherwise unsure draft redacted strike del",
     # German, Dutch, Scandinavian
     "nicht nie niemals kein keine keinen keinem keiner statt anstatt ohne sondern außer falsch",
     "ungültig niet geen nooit zonder behalve inte ej aldrig ikke aldri utan uten uden istället",
@@ -111,9 +111,11 @@ _PRESENTING = _listed(
     "is are with using use uses call calls calling invoke invoking run running execute executing",
     "send sending pass passing return returns returning submit submitting provide as by via here",
     "json args arguments parameters params payload input output result response answer body data",
-    "object follows following this these sure ok okay done yes certainly ist sind lautet mit",
+    "object follows following this these go sure ok okay done yes certainly ist sind lautet mit",
     "verwende est sont avec es son con com é são è sono met med z с",
 )
+# A lone word before a value is the name of a function, but not these.
+_NO_NAME = _listed("raise throw assert del rem around about approx reject rejected deleted")
 _GOING_ON = _listed(
     "now next then immediately is are the a an my your you this that it as requested asked needed",
     "for to and please thanks thank json call calls answer result response arguments parameters",
@@ -169,8 +171,10 @@ def _presents(lead: str) -> bool:
     if not line or not (line[-1].isalnum() or line[-1] in "_,"):
         return True  # a colon, the end of a sentence, the mark of a list
     words = _words(line)
-    alone = len(words) == 1 and not lead[: lead.rfind("\n") + 1].strip()
-    return bool(words) and (words[-1] in _PRESENTING or alone)
+    if not words or words[-1] in _PRESENTING:
+        return bool(words)
+    is_alone = len(words) == 1 and not lead[: lead.rfind("\n") + 1].strip()
+    return is_alone and words[0] not in _NO_NAME
 
 
 def _goes_on_harmlessly(tail: str) -> bool:
@@ -193,7 +197,7 @@ def _against_before(lead: str, value: str) -> str | None:
         return "the words before the value put it under a condition"
     if _ENDS_BEFORE.search(sentence, max(0, len(sentence) - 100)) is not None:
         return "the words before the value change what it means"
-    if _denies(sentence):
+    if denies(sentence):
         return "the words before the value deny it or put it under a condition"
     amounts = {
         money or number
@@ -209,7 +213,7 @@ def _against_behind(tail: str, value: str) -> str | None:
     if _ORDERS.search(tail) is not None:
         return "the words behind the value forbid it"
     words = _COURTESY.sub(" ", tail)
-    if _denies(words) or _BEGINS_AFTER.match(words) or _CHANGES.search(words):
+    if denies(words) or _BEGINS_AFTER.match(words) or _CHANGES.search(words):
         return "the words behind the value take it back or put it under a condition"
     if any(word in _TAKING_BACK for word in _words(words)):
         return "the words behind the value take it back"
@@ -228,7 +232,8 @@ def _last_sentence(lead: str) -> str:
     return lead[begin:]
 
 
-def _denies(words: str) -> bool:
+def denies(words: str) -> bool:
+    """Whether a word of `words`, which may be the name of a tag, denies or sets a condition."""
     said = _words(_HARMLESS_IF.sub(" ", words))
     return (
         any(

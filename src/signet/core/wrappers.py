@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from signet.core.prose import objection
+from signet.core.prose import denies, objection
 from signet.core.tolerant import (
     DOUBLE_MARKS,
     LITERALS,
@@ -36,6 +36,7 @@ _EMPTY_CALL = re.compile(rf"\s*+{_NAME}(?:\.{_NAME}){{0,8}}+\((?=\s*+\)\s*+$)")
 
 _FENCE = re.compile(r"(?:```|~~~)[A-Za-z0-9_+-]*|`")
 _TAG = re.compile(r"</?[A-Za-z_][\w:.-]*+(?:[ =][^<>{}\[\]]*+)?/?>|<\|?/?[A-Za-z_]*\|?$")
+_TAG_NAME = re.compile(r"</?([A-Za-z_][\w:.-]*+)")
 _ELEMENT = re.compile(r"<([A-Za-z_][\w:.-]*+)(?:[ =][^<>]*+)?>([^<>]*+)</([A-Za-z_][\w:.-]*+)>")
 _THOUGHTS = ("think", "thinking", "thought", "reasoning", "analysis", "scratchpad", "reflection")
 _NAME_ELEMENTS = frozenset(
@@ -63,6 +64,7 @@ _VALUE_LABELS = frozenset(
         *("value", "action", "function", "return", "returns", "reply", "assistant", "here"),
         *("ai", "bot", "agent", "model", "results", "fixed", "corrected", "command", "code"),
         *("calling", "using", "executing", "invoking", "tool_use", "toolcall", "functioncall"),
+        *("tool_calls", "function_calls"),
         *("sure", "ok", "okay", "certainly", "done", "voilà", "voici", "hier", "example"),
     }
 )
@@ -239,7 +241,7 @@ def _refuse_unclosed(lead: str, tail: str, start: int, end: int) -> None:
     if lead.count("(") > lead.count(")"):
         raise Refusal("unclear_wrapper", start, "the value is inside round brackets")
     last_line = lead[lead.rfind("\n") + 1 :].strip()
-    if last_line.startswith(("//", "#")) or lead.count("/*") > lead.count("*/"):
+    if last_line.startswith(("//", "#", "--", ";")) or lead.count("/*") > lead.count("*/"):
         raise Refusal("unclear_wrapper", start, "the value may be commented out")
     operator = last_line[1:] and last_line[-1] in "+*/%&|^~" and last_line[-2:] not in ("**", "*/")
     if operator or last_line.endswith(_COMPARISON):
@@ -263,6 +265,8 @@ def _said(part: str, offset: int, *, before: bool) -> tuple[str, set[EditKind]]:
     words = _replace(_CALL_NUMBER, _URL.sub(" url ", part), kinds, "template_token")
     words = _replace(TEMPLATE_TOKEN, words, kinds, "template_token")
     _refuse_elements(words, offset)
+    if denies(" ".join(_TAG_NAME.findall(words))):
+        raise Refusal("unclear_wrapper", offset, "the tag around the value denies it")
     words = _replace(_TAG, words, kinds, "tag")
     words = _replace(_FENCE, words, kinds, "fence")
     words = _MARKUP.sub("", words)
