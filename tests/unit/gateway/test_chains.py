@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import LiteralString
@@ -9,7 +10,7 @@ from typing import LiteralString
 import pytest
 from tests.filled import filled
 from tests.fleet import postgres_settings
-from tests.inprocess import App
+from tests.inprocess import App, invoice
 from tests.postgres import Postgres, cluster
 
 from signet.core.audit import Change
@@ -51,6 +52,35 @@ async def test_whole_database(tmp_path: Path, storage: dict[str, str], page: int
         progress, flaws = await audited(app, page=page)
         assert flaws == []
         assert progress == Progress(receipts=6, chains=2, heads=2, months=2, entries=7)
+
+
+async def test_memory_is_bounded(tmp_path: Path, storage: dict[str, str]) -> None:
+    """Six times as many receipts take no more memory: a page of them is held, never all."""
+    peaks: list[int] = []
+    async with filled(tmp_path, storage) as app:
+        for more in (34, 200):
+            for number in range(more):
+                sent = invoice(trace_id=f"{more}-{number % 5}")
+                assert (await app.exchange(sent)).status == 200
+            await audited_of_page(app, 8)  # what is loaded and remembered once
+            tracemalloc.start()
+            try:
+                receipts = await audited_of_page(app, 8)
+                peaks.append(tracemalloc.get_traced_memory()[1])
+            finally:
+                tracemalloc.stop()
+            assert receipts >= more
+    # Each receipt is a row of some kilobytes and a document of more, once it is parsed.
+    assert peaks[1] < peaks[0] + 500_000
+
+
+async def audited_of_page(app: App, page: int) -> int:
+    """Go through everything and keep nothing; how many receipts there were."""
+    receipts = 0
+    async for progress, flaws in audit(app.gateway.database, page=page):
+        assert flaws == []
+        receipts = progress.receipts
+    return receipts
 
 
 async def change(tx: Tx, tenant: str) -> None:
