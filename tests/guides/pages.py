@@ -68,7 +68,7 @@ def run_page(
 def _run(script: str, directory: Path, environ: Mapping[str, str]) -> tuple[str, int]:
     """Return what the script printed, with what it complained of at the end, and its exit code."""
     # Whatever is still running when the script ends, or fails, is ended with it.
-    trap = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
+    trap = "trap 'kill $(jobs -p) 2>/dev/null && wait || true' EXIT\n"
     printed, errors = directory / ".printed", directory / ".errors"
     with printed.open("wb") as stdout, errors.open("wb") as stderr:
         process = subprocess.Popen(
