@@ -156,14 +156,14 @@ async def test_what_is_left_counts_down(bench: Bench) -> None:
 
 async def test_a_refusal_is_remembered_until_something_can_be_had(bench: Bench) -> None:
     """Who asks an empty bucket again costs the database nothing, and is let in when it is time."""
-    limits, principal = bench.limits(), who(rate_per_minute=60, rate_burst=1)
+    limits, principal = bench.limits(), who(rate_per_minute=1, rate_burst=1)
     assert await ask(limits, principal) == {Admitted: 1}
     assert await ask(limits, principal) == {Limited: 1}
     looks = bench.database.looks
-    bench.now_s += 0.5
+    bench.now_s += 30
     assert await ask(limits, principal, 100) == {Limited: 100}
     assert bench.database.looks == looks
-    bench.now_s += 0.6  # by the clock of this process: the database is asked, and says no
+    bench.now_s += 31  # by the clock of this process: the database is asked, and says no
     assert await ask(limits, principal) == {Limited: 1}
     assert bench.database.looks == looks + 1
 

@@ -17,24 +17,24 @@ KEYS = {
     "free-key": {"tenant": "free"},
     "full-key": {
         "tenant": "full",
-        "rate_per_minute": 60,
+        "rate_per_minute": 1,
         "rate_burst": 5,
         "concurrency": 4,
         "fu_monthly_limit": 1000,
-        "key_rate_per_minute": 6,
+        "key_rate_per_minute": 1,
         "key_rate_burst": 2,
         "key_fu_monthly_limit": 10,
     },
     "patient-key": {
         "tenant": "full",
-        "rate_per_minute": 60,
+        "rate_per_minute": 1,
         "rate_burst": 5,
         "concurrency": 4,
         "fu_monthly_limit": 1000,
     },
     "other-key": {
         "tenant": "full",
-        "rate_per_minute": 60,
+        "rate_per_minute": 1,
         "rate_burst": 5,
         "concurrency": 4,
         "fu_monthly_limit": 1000,
@@ -49,9 +49,9 @@ async def test_all_limits_and_what_is_left(tmp_path: Path) -> None:
         document = (await app.get("/v1/limits", api_key="full-key")).json
     jsonschema_rs.validate(LIMITS, document)
     tenant, key = document["rates"]["tenant"], document["rates"]["key"]
-    assert (tenant["interval_us"], tenant["burst"], tenant["left"]) == (1_000_000, 5, 4)
-    assert 0 < tenant["next_us"] <= 1_000_000
-    assert (key["interval_us"], key["burst"], key["left"]) == (10_000_000, 2, 1)
+    assert (tenant["interval_us"], tenant["burst"], tenant["left"]) == (60_000_000, 5, 4)
+    assert 0 < tenant["next_us"] <= 60_000_000
+    assert (key["interval_us"], key["burst"], key["left"]) == (60_000_000, 2, 1)
     assert document["concurrency"] == {"limit": 4, "in_progress": 1}
     fu = document["fu"]
     assert (fu["limit"], fu["left"], fu["key_limit"]) == (1000, 1000, 10)
