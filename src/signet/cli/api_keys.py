@@ -174,12 +174,13 @@ def _note(text: str) -> None:
 
 
 async def _all(keys: APIKeys, tenant: str | None) -> list[KnownKey]:
+    """Return every key: those of the settings, then the others in the order of their making."""
     found: list[KnownKey] = []
     after = ""
     while page := await keys.page(tenant=tenant, after=after, limit=PAGE):
         found += page
         after = page[-1].key_id
-    return found
+    return sorted(found, key=lambda key: (key.created_us or 0, key.key_id))
 
 
 def _list(keys: Sequence[KnownKey], *, as_json: bool) -> None:

@@ -48,6 +48,15 @@ def test_the_key_stands_alone_on_standard_output(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.usefixtures("database")
+def test_keys_are_listed_as_they_were_made(capsys: pytest.CaptureFixture[str]) -> None:
+    """The oldest first; their ids, by which pages go, are random."""
+    labels = [f"number {number}" for number in range(6)]
+    for label in labels:
+        assert main(["api-keys", "create", "--admin", "--label", label]) == 0
+    assert [key["label"] for key in listed(capsys, "--tenant", "_system")] == labels
+
+
+@pytest.mark.usefixtures("database")
 def test_the_life_of_a_key(capsys: pytest.CaptureFixture[str]) -> None:
     """Made for a time, rotated, ended; each is told with the key's id and its end."""
     scopes = ["--scope", "exchange", "--scope", "receipts.read"]
