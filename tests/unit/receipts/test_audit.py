@@ -319,6 +319,62 @@ class TestCSV:
                 verify_csv([csv_header()], text, trust=TRUST)
 
 
+def resealed(body: bytes, **changes: Json) -> bytes:
+    """An entry with other members and the hash of what it now says."""
+    entry = json.loads(body) | changes
+    del entry["entry_hash"]
+    return canonicalize(entry | {"entry_hash": content_id(canonicalize(entry))})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"more": 1},
+        {"v": 2},
+        {"seq": 0},
+        {"prev_entry_hash": "sha256:" + "0" * 64},
+        {"count": "1"},
+        {"count": True},
+        {"actor": None},
+        {"address": 7},
+    ],
+)
+def test_an_entry_of_another_form_is_refused(changes: dict[str, Json]) -> None:
+    """A hash that fits does not make an entry of what is none."""
+    assert refused(file([resealed(entries(1)[0], **changes)])) == "entry_member"
+
+
+def test_a_line_that_is_no_object_is_malformed() -> None:
+    """Canonical JSON of another kind is no entry."""
+    assert refused([b"[]\n", *file(entries())]) == "line_malformed"
+
+
+def test_a_manifest_of_another_form_is_refused() -> None:
+    """A signed manifest has the types that it must have, in members that nothing else asks for."""
+    assert refused(file(entries(), iss=7)) == "manifest_member"
+
+
+def test_a_line_beyond_the_limit_is_refused() -> None:
+    """What is read into memory at once is bounded, in both forms."""
+    wide = [resealed(entries(1)[0], before={"a": ["x" * 100_000] * 11})]
+    with pytest.raises(AuditInvalid, match="at most") as caught:
+        verify_jsonl(file(wide), trust=TRUST)
+    assert caught.value.code == "line_malformed"
+    with pytest.raises(AuditInvalid, match="at most") as caught:
+        verify_csv([csv_header(), csv_row(wide[0])], manifest(wide), trust=TRUST)
+    assert caught.value.code == "line_malformed"
+
+
+@pytest.mark.parametrize("number", ["１", "+1", " 1", "1_0", "0" * 17])
+def test_a_number_has_one_spelling_in_a_row(number: str) -> None:
+    """Python reads more forms of a number than a row may have."""
+    row = csv_row(entries(1)[0]).decode("utf-8")
+    assert row.startswith("1,1,")
+    with pytest.raises(AuditInvalid, match="digits") as caught:
+        list(read_csv([csv_header(), f"1,{number},{row[4:]}".encode()]))
+    assert caught.value.code == "line_malformed"
+
+
 def test_every_entry_has_the_columns() -> None:
     """The columns are the members that sealing writes."""
     assert json.loads(entries(1)[0]).keys() == COLUMNS.keys()

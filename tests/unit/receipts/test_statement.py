@@ -12,6 +12,7 @@ from signet.receipts.keys import KeySet, SigningKey
 from signet.receipts.merkle import MerkleTree
 from signet.receipts.report import Level, StatementReport, Step
 from signet.receipts.statement import (
+    STATEMENT_TYP,
     StatementError,
     check_list,
     check_members,
@@ -171,6 +172,13 @@ def test_any_other_list_does_not(entries: list[tuple[str, int, str, int]]) -> No
         check_list(members(), entries)
 
 
+def test_a_receipt_of_an_unknown_line_is_named() -> None:
+    """A list may not hold what the statement has no line for."""
+    with pytest.raises(StatementError) as caught:
+        check_list(members(), [*ENTRIES, ("fu", 2, HASHES[3], 1)])
+    assert caught.value.code == "statement_line_unknown"
+
+
 def test_units_are_held_against_the_line() -> None:
     """A line whose units are not its receipts' is found although its root is right."""
     wrong = members()
@@ -244,6 +252,17 @@ def test_a_changed_statement_is_refused(path: str, value: Any, step: Step) -> No
     with pytest.raises(VerificationError) as caught:
         verify(text(document), trust=[KEY.kid])
     assert caught.value.step is step
+
+
+def test_a_signed_statement_must_add_up_too() -> None:
+    """The operator's own signature, over a hash that fits, makes no wrong sum right."""
+    document = sealed() | {"total": "0.06"}
+    document["statement_hash"] = statement_hash(document)
+    del document["statement_jws"]
+    document["statement_jws"] = KEY.jws(text(document), typ=STATEMENT_TYP, detached=True)
+    with pytest.raises(VerificationError) as caught:
+        verify(text(document), trust=[KEY.kid])
+    assert (caught.value.step, caught.value.code) == (Step.CONTENT, "statement_total")
 
 
 def test_a_foreign_key_is_refused() -> None:
