@@ -191,12 +191,23 @@ def open_stage(page: Page) -> Generator[Stage]:
             account=account,
         )
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it
-        if gateway is not None:
-            _stop(gateway)
-        resources.close()
-        shutil.rmtree(directory, ignore_errors=True)
+        with _uninterrupted():  # a second Ctrl-C must not leave half of it
+            if gateway is not None:
+                _stop(gateway)
+            resources.close()
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _uninterrupted() -> Generator[None]:
+    """Ignore the signals that end a program, and then obey them as before."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _expected(answer: Answer, status: int) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -44,6 +45,15 @@ def test_nothing_left_after_a_failure(scratch: Path) -> None:
         raise KeyboardInterrupt
     with pytest.raises(OSError, match="refused"):
         seen[0].exchange({}, key="k", expect=400)
+
+
+def test_signals_mean_afterwards_what_they_meant(scratch: Path) -> None:
+    """What is ignored while the stage is taken away ends a program again when that is done."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    with open_stage(Page(io.StringIO())):
+        pass
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_gateway_that_does_not_start(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
