@@ -64,6 +64,7 @@ _DIVISION = re.compile(r"//\s*[0-9(.+-]")
 _BARE = re.compile(r"[^\s,:;{}\[\]\"'=“”„‟＂‘’‚‛，：；\u200b\u2060\ufeff<]+|<")
 _NAMES_NEXT = re.compile(r"(?:\s|<\|[^|<>\n]{1,64}\|>)*+(?:[:：]|=(?!=))")
 _SEPARATOR = re.compile(r"=>|[:：=]")
+_LIST_END = re.compile(r"\s*+\]")
 _AFTER_VALUE = re.compile(r"</[A-Za-z_]|```|~~~")
 _DELIMITED = re.compile(r"\s*+(?:[,:;}\])，：；]|$)")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([\"'\\/bfnrt]))")
@@ -215,7 +216,7 @@ def _refuse_outside(text: str, end: int) -> None:
     if found.group().endswith("("):
         shape = "call"
         if found.group().startswith("["):
-            closed = re.compile(r"\s*+\]").match(text, end)
+            closed = _LIST_END.match(text, end)
             end = closed.end() if closed else end
     around(text, found.start(), end, shape)
 

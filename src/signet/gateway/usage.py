@@ -31,7 +31,7 @@ async def read_usage(database: Database, tenant: Tenant, period: Period) -> Usag
 
 async def read_key_standing(database: Database, principal: Principal, period: Period) -> Standing:
     """Return how much of its own quota a key, or the line it continues, has used and holds."""
-    return await database.read_current(quota.standing, principal.account, period.name)
+    return await database.read(quota.standing, principal.account, period.name)
 
 
 async def _usage(tx: ReadTx, tenant: Tenant, period: Period) -> Usage:
