@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from signet.core import ids
-from signet.core.members import or_null
+from signet.core.members import or_null, text
+from signet.core.registry import DOCUMENT_NAME, REMARK_MEMBERS
 from signet.core.tenant import KEY_MEMBERS, TENANT_MEMBERS
 
 Schema = Mapping[str, object]
@@ -537,15 +538,12 @@ KEYS: Final[Schema] = {
 
 _KIND: Final[Schema] = {"enum": ["types", "mappings", "tools"]}
 REGISTRY_KIND: Final = _KIND
-REGISTRY_NAME: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,260}$"}
+REGISTRY_NAME: Final[Schema] = text("a name", DOCUMENT_NAME).schema
 
 DEPRECATION: Final[Schema] = {
     "type": "object",
     "additionalProperties": False,
-    "properties": {
-        "detail": {"type": ["string", "null"], "maxLength": 500},
-        "successor": {"oneOf": [REGISTRY_NAME, {"type": "null"}]},
-    },
+    "properties": {name: rule.schema for name, rule in REMARK_MEMBERS.items()},
     "examples": [{"detail": "amounts are strings now", "successor": "acme.order.v2"}],
 }
 

@@ -22,8 +22,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Final
 
-from signet.core import toolcalls
+from signet.core import members, toolcalls
 from signet.core.errors import Fault, SignetError
 from signet.core.schema import FAULT_LIMIT, Schema
 from signet.core.toolcalls import EmbeddedText, Tool
@@ -34,6 +35,8 @@ from signet.receipts.canonical import Json, canonicalize, content_id, parse, poi
 from signet.receipts.errors import ReceiptError
 
 # No double dash inside a name: it stands between source and target in a mapping's file name.
+DOCUMENT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,260}")
+"""What the name of a document can consist of, whatever its kind."""
 _TYPE_NAME = re.compile(r"(?!.*--)[A-Za-z0-9][A-Za-z0-9._-]{0,118}\.v[0-9]{1,4}", re.ASCII)
 
 
@@ -65,6 +68,15 @@ class Deprecation:
     since_us: int
     detail: str | None = None
     successor: str | None = None
+
+
+REMARK_MEMBERS: Final = {
+    "detail": members.or_null(
+        members.text("a text of at most 500 characters", r"[^\x00-\x1f\x7f]{0,500}")
+    ),
+    "successor": members.or_null(members.text("a name", DOCUMENT_NAME)),
+}
+"""What may be said of a version with its deprecation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

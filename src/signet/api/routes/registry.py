@@ -17,8 +17,16 @@ from signet.api.deprecation import deprecation_headers
 from signet.api.operations import Content, Operation, Parameter, Secured, problem_response
 from signet.api.visits import visit_of
 from signet.core.ids import TENANT_ID, TenantId
-from signet.core.members import member_faults, or_null, text
-from signet.core.registry import Entry, Kind, Origin, Registry, RegistryInvalid
+from signet.core.members import member_faults
+from signet.core.registry import (
+    DOCUMENT_NAME,
+    REMARK_MEMBERS,
+    Entry,
+    Kind,
+    Origin,
+    Registry,
+    RegistryInvalid,
+)
 from signet.core.tenant import Principal, Scope
 from signet.gateway.registering import Actor, NotRegistered, Owner, Registered, Registrations
 from signet.receipts.canonical import Json, canonicalize, parse
@@ -27,13 +35,9 @@ from signet.receipts.receipt import timestamp
 
 _JSON: Final = "application/json"
 _KINDS: Final = {f"{kind}s": kind for kind in Kind}
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,260}")
 _MAX_PAGE: Final = 500
-_MAX_REMARK_BYTES: Final = 4_096
-_REMARK: Final = {
-    "detail": or_null(text("a text of at most 500 characters", r"[^\x00-\x1f\x7f]{0,500}")),
-    "successor": or_null(text("a name", _NAME)),
-}
+_MAX_REMARK_BYTES: Final = 16_384
+"""More than 500 characters need, however they are escaped."""
 
 _KIND = Parameter(
     name="kind", place="path", doc="What it is.", schema=schemas.REGISTRY_KIND, required=True
@@ -262,7 +266,9 @@ def _listing(request: Request, registry: Registry, origin: Origin | None) -> Res
         return problem_response("parameter_invalid", f"kind is one of {', '.join(_KINDS)}")
     if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= _MAX_PAGE:
         return problem_response("parameter_invalid", f"limit is a whole number up to {_MAX_PAGE}")
-    if after is not None and not re.fullmatch(rf"({'|'.join(_KINDS)})/{_NAME.pattern}", after):
+    if after is not None and not re.fullmatch(
+        rf"({'|'.join(_KINDS)})/{DOCUMENT_NAME.pattern}", after
+    ):
         return problem_response("parameter_invalid", "after is the `next` of the page before")
     found = sorted(
         (f"{entry.kind}s/{entry.name}", entry)
@@ -286,7 +292,7 @@ def _named(request: Request) -> tuple[Kind, str] | Refused:
     kind, name = request.path_params["kind"], request.path_params["name"]
     if kind not in _KINDS:
         return Refused("parameter_invalid", f"the kind is one of {', '.join(_KINDS)}")
-    if not _NAME.fullmatch(name):
+    if not DOCUMENT_NAME.fullmatch(name):
         return Refused("parameter_invalid", "the name is malformed")
     return _KINDS[kind], name
 
@@ -304,10 +310,10 @@ def _remark(body: bytes) -> dict[str, str | None]:
     said = parse(body, max_depth=4)
     if not isinstance(said, dict):
         raise RegistryInvalid("send an object with `detail`, `successor` or nothing in it")
-    faults = member_faults(said, _REMARK)
+    faults = member_faults(said, REMARK_MEMBERS)
     if faults:
         raise RegistryInvalid("the remark is malformed", faults=tuple(faults))
-    return {name: _text_of(said.get(name)) for name in _REMARK}
+    return {name: _text_of(said.get(name)) for name in REMARK_MEMBERS}
 
 
 def _text_of(value: Json) -> str | None:

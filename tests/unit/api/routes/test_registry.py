@@ -283,7 +283,17 @@ async def test_faults_have_their_place(
     assert (await call(app, "GET", f"{TYPES}/a.v1")).status == 404
 
 
-@pytest.mark.parametrize("body", [[], {"detail": 1}, {"more": 1}, {"successor": "a b"}])
+async def test_the_longest_remark(app: App) -> None:
+    """What the document allows fits into the body that is read, however it is escaped."""
+    await call(app, "PUT", f"{TYPES}/a.v1", ORDER)
+    remark = {"detail": "\U0001f334" * 500, "successor": "a" * 260}
+    body = json.dumps(remark).replace("a" * 260, r"\u0061" * 260).encode()
+    assert (await call(app, "PUT", f"{TYPES}/a.v1/deprecation", body)).status == 200
+
+
+@pytest.mark.parametrize(
+    "body", [[], {"detail": 1}, {"detail": "\x15"}, {"more": 1}, {"successor": "a b"}]
+)
 async def test_a_remark_that_is_none(app: App, body: object) -> None:
     """It says what to use instead, and nothing else."""
     await call(app, "PUT", f"{TYPES}/a.v1", ORDER)
