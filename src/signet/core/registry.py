@@ -22,6 +22,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from signet.core import members, toolcalls
@@ -70,12 +71,14 @@ class Deprecation:
     successor: str | None = None
 
 
-REMARK_MEMBERS: Final = {
-    "detail": members.or_null(
-        members.text("a text of at most 500 characters", r"[^\x00-\x1f\x7f]{0,500}")
-    ),
-    "successor": members.or_null(members.text("a name", DOCUMENT_NAME)),
-}
+REMARK_MEMBERS: Final[Mapping[str, members.Rule]] = MappingProxyType(
+    {
+        "detail": members.or_null(
+            members.text("a text of at most 500 characters", r"[^\x00-\x1f\x7f]{0,500}")
+        ),
+        "successor": members.or_null(members.text("a name", DOCUMENT_NAME)),
+    }
+)
 """What may be said of a version with its deprecation."""
 
 
