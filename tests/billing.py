@@ -18,6 +18,7 @@ from signet.storage.database import Database
 from signet.storage.exchanges import Committed
 
 HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
 START_US = 1_793_491_200_000_000  # 2026-11-01T00:00:00Z
 TENANT = TenantId("acme")
 

@@ -14,6 +14,7 @@ from tests.drills.billing import double, state_of
 from tests.fleet import Heard, gateway, kill_all, load, under_load
 from tests.inprocess import SEED
 from tests.live import Live, run_signet, until
+from tests.month import steady_zone
 
 from signet.core.ids import TenantId
 from signet.core.pricing import allocate, load_reserved
@@ -32,6 +33,7 @@ def reserved_capacity(kind: str) -> dict[str, Any]:
     """A plan that a few calls leave behind: ten reserved, twenty in the first tier."""
     return {
         "acme": {
+            "timezone": steady_zone(),
             "vex_reserved": 10,
             "vex_overage_tiers": [
                 {"threshold": 20, "price_per_unit": 0.008, "stripe_item": f"si_{kind}_t1"},

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.live import Live, Reply, live, until
 from tests.llm import open_model
+from tests.month import steady_months
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +34,7 @@ async def test_killed_while_the_model_is_asked(tmp_path: Path) -> None:
             "SP_API_KEYS": json.dumps(KEYS),
             "SP_OPENAI_BASE_URL": model.url,
             "SP_OPENAI_API_KEY": "sk-loopback",
+            **steady_months(tmp_path, "acme"),
         }
 
         def ask(gateway: Live) -> tuple[int, dict[str, object]]:

@@ -16,6 +16,7 @@ from tests.faults.durability import EngineName, place
 from tests.fleet import gateway, post
 from tests.live import Live
 from tests.llm import Model, open_model
+from tests.month import steady_months
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +67,7 @@ async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
                 "SP_OPENAI_BASE_URL": model.url,
                 "SP_OPENAI_API_KEY": "sk-loopback",
                 "SP_FALLBACK_SECONDS": "120",
+                **steady_months(tmp_path, "acme"),
             }
             first, second = (
                 stack.enter_context(gateway(tmp_path / name, **settings)) for name in ("a", "b")

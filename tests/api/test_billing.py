@@ -6,8 +6,7 @@ import asyncio
 import csv
 import io
 import json
-import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import jsonschema_rs
 import pytest
 from tests.billing import Told
 from tests.inprocess import App, Reply, invoice, key_for, open_app, signing_key
+from tests.month import now_us, steady_clock  # noqa: F401 - a fixture
 from tests.storage.ledger import commit, pending
 
 from signet.api import schemas
@@ -65,17 +65,13 @@ class Deployment:
 
     app: App
     reserved: Path
+    clock: Callable[[], int] = now_us
     made: int = 0
 
     @property
     def period(self) -> str:
         """The month that it is."""
-        return period_of(self.now_us, "UTC").name
-
-    @property
-    def now_us(self) -> int:
-        """The gateway's clock is the real one."""
-        return time.time_ns() // 1000
+        return period_of(self.clock(), "UTC").name
 
     async def exchange(self, count: int, *, api_key: str = "acme-key") -> None:
         """Make exchanges that are allowed, and count them."""
@@ -91,7 +87,7 @@ class Deployment:
             pending(
                 f"tokens-{self.made}",
                 trace=f"tokens-{self.made}",
-                ts_us=self.now_us,
+                ts_us=self.clock(),
                 period=self.period,
                 vex_units=0,
                 fu_tokens=units,
@@ -108,7 +104,7 @@ class Deployment:
             plan_of=lambda t: plans.get(t) or metered_only(t, vex_item=None, fu_item=None),
             fu_limit_of=lambda tenant: 1000 if tenant == ACME else None,
             observer=Told(),
-            clock=lambda: self.now_us,
+            clock=self.clock,
             settle_us=0,
         )
         while await metering.count_once():
@@ -120,7 +116,7 @@ class Deployment:
             database=self.app.gateway.database,
             key_for=key_for,
             issuer="https://signet.test",
-            clock=lambda: self.now_us,
+            clock=self.clock,
         )
         document = await statements.close(ACME, self.period)
         assert document is not None
@@ -137,13 +133,16 @@ class Deployment:
 
 
 @pytest.fixture
-async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
+async def deployment(
+    tmp_path: Path,
+    steady_clock: Callable[[], int],  # noqa: F811
+) -> AsyncIterator[Deployment]:
     """A gateway with a plan for acme and none for globex."""
     reserved = tmp_path / "reserved.json"
     reserved.write_text(json.dumps({"acme": PLAN}))
     data = tmp_path / "data"
     async with open_app(data, keys=KEYS, SP_RESERVED_CONFIG=str(reserved)) as app:
-        yield Deployment(app, reserved)
+        yield Deployment(app, reserved, steady_clock)
 
 
 class TestScopes:

@@ -9,7 +9,6 @@ in `BODIES`.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,6 +24,7 @@ from signet.core.pricing import metered_only
 from signet.core.tenant import Scope
 from signet.gateway.metering import Metering
 from signet.gateway.statements import Statements
+from signet.receipts.receipt import timestamp_us
 from signet.storage import billing
 
 pytestmark = pytest.mark.anyio
@@ -148,9 +148,9 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
         done = await app.exchange(invoice(ARGUMENTS, trace_id=TRACE), api_key="victim-key")
         again = await app.exchange(BODIES["exchange"], api_key="victim-key", key=IDEMPOTENCY_KEY)
         assert [done.status, again.status] == [200, 200]
-        now_us = time.time_ns() // 1000
-        period = period_of(now_us, "UTC").name
-        await _billed(app, period, now_us)
+        used_us = timestamp_us(again.json["receipt"]["ts"])
+        period = period_of(used_us, "UTC").name
+        await _billed(app, period, used_us)
         own = await app.ask("POST", "/v1/admin/keys", {"tenant": VICTIM, "label": MARK})
         typed = f"/v1/registry/types/{TYPE}"
         stored = await app.ask("PUT", typed, {"description": MARK}, api_key="victim-key")

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from tests.inprocess import App, open_app
 from tests.llm import Model, open_model
+from tests.month import steady_clock  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("steady_clock")]
 
 GOOD = '{"invoice_id":"INV-1","amount":123.45,"currency":"USD","customer_name":"Acme"}'
 BROKEN = GOOD[:-1] + "]"

@@ -15,6 +15,7 @@ from tests.api.test_forward import Forwarding, Receiver, answers_at_once, forwar
 from tests.egress.stage import Authority
 from tests.inprocess import App, Reply, invoice, open_app
 from tests.llm import open_model
+from tests.month import steady_clock  # noqa: F401 - a fixture
 
 from signet.app import gateway as composition
 from signet.storage import idempotency
@@ -235,6 +236,7 @@ class TestForward:
 class TestFallback:
     """Around a call of the model there are two writes more: the hold, and what was spent."""
 
+    @pytest.mark.usefixtures("steady_clock")
     @pytest.mark.parametrize("persisted", [False, True])
     async def test_what_was_spent_is_settled_again(
         self, tmp_path: Path, faults: Faults, persisted: Persisted

