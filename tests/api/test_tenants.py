@@ -80,6 +80,8 @@ class TestTenants:
             ({"tenant": "a", "fu_monthly_limit": -1}, "tenant_invalid", "/fu_monthly_limit"),
             ({"tenant": "a", "allowlist": ["ok.example", "a b"]}, "tenant_invalid", "/allowlist/1"),
             ({"tenant": "a", "allowlist": [{"port": 1}]}, "tenant_invalid", "/allowlist/0"),
+            ({"tenant": "a", "stripe_item_vex": "si\0"}, "tenant_invalid", "/stripe_item_vex"),
+            ({"tenant": "a", "stripe_item_fu": "si\n"}, "tenant_invalid", "/stripe_item_fu"),
         ],
     )
     async def test_what_is_no_tenant(self, app: App, body: object, code: str, pointer: str) -> None:
@@ -480,6 +482,18 @@ async def test_a_bad_stripe_item_stops_no_start(tmp_path: Path) -> None:
             key = (await issued(app))["key"]
         async with open_app(tmp_path, **settings) as app:
             assert await status(app, key) == 200
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+async def test_what_can_be_nobody_s_id(engine: EngineName, tmp_path: Path) -> None:
+    """Asking for, or changing, what no tenant can be called is 404 and not a failure of the
+    database: PostgreSQL takes no NUL in a text."""
+    with place(engine, tmp_path) as at:
+        async with open_app(tmp_path, **at.settings) as app:
+            for id in ("%00", "a%00b", "%ED%A0%80", "%FF", "_system", "a" * 64):
+                for method, body in (("GET", None), ("PATCH", {"sealed": True})):
+                    reply = await app.ask(method, f"{TENANTS}/{id}", body)
+                    assert (id, reply.status, reply.code) == (id, 404, "not_found")
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import cast
+from typing import Final, cast
 
 import orjson
 from prometheus_client import Counter
@@ -43,6 +43,9 @@ from signet.telemetry.traces import Traces
 _Endpoint = Callable[[Request], Awaitable[Response]]
 _Entrance = Callable[[Request, Visit], Awaitable[Response]]
 
+_NOWHERE: Final = "_none"
+"""The route of what has none."""
+
 
 def build_api(
     operations: Sequence[Operation],
@@ -76,7 +79,7 @@ def build_api(
             Route(path, _by_method(endpoints), methods=list(endpoints))
             for path, endpoints in places.items()
         ],
-        exception_handlers={HTTPException: cast(ExceptionHandler, _unrouted)},
+        exception_handlers={HTTPException: _strays(metrics, log, recorder)},
     )
     # A redirect to the path without its slash would be made of the Host header that was sent.
     router.router.redirect_slashes = False
@@ -281,18 +284,48 @@ def _secured(
     return entered
 
 
-async def _unrouted(request: Request, error: HTTPException) -> Response:
-    """Answer what no operation takes: 404 and 405 of the router."""
-    if error.status_code == 405:
-        response = problem_response("method_not_allowed", "this path has other methods")
-        # The router tells the methods of the first route alone, and each operation is one.
-        routes = cast(Starlette, request.scope["app"]).routes
-        methods = {
-            method
-            for route in routes
-            if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
-            for method in route.methods or ()
-        }
-        response.headers["Allow"] = ", ".join(sorted(methods))
+def _strays(metrics: Metrics, log: FilteringBoundLogger, recorder: _Recorder) -> ExceptionHandler:
+    """Answer what no operation takes, the router's 404 and 405, and tell of it as the guard does.
+
+    Of a path that is not ours nothing is written down: whoever asks has made it up.
+    """
+
+    async def stray(request: Request, error: Exception) -> Response:
+        started = perf_counter()
+        visit = recorder.begin(request)
+        matching = _matching(request)
+        if cast(HTTPException, error).status_code == 405:
+            response = problem_response("method_not_allowed", "this path has other methods")
+            # The router tells the methods of the first route alone, and each operation is one.
+            methods = {method for route in matching for method in route.methods or ()}
+            response.headers["Allow"] = ", ".join(sorted(methods))
+        else:
+            response = problem_response("not_found", "no such path")
+        place = matching[0].path if matching else _NOWHERE
+        metrics.refusals.labels(response.code).inc()
+        metrics.requests.labels(place, str(response.status_code)).inc()
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["X-Request-Id"] = visit.origin.request_id
+        log.info(
+            "request",
+            method=request.method,
+            route=place,
+            status=response.status_code,
+            code=response.code,
+            request_id=visit.origin.request_id,
+            trace_id=None,
+            ms=round((perf_counter() - started) * 1000, 3),
+        )
         return response
-    return problem_response("not_found", "no such path")
+
+    return stray
+
+
+def _matching(request: Request) -> list[Route]:
+    """Return the routes that have the path of a request, whatever its method."""
+    routes = cast(Starlette, request.scope["app"]).routes
+    return [
+        route
+        for route in routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    ]

@@ -143,6 +143,9 @@ _DAYS: Final = Rule(
     lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 36_500,
     {"type": "integer", "minimum": 0, "maximum": 36_500},
 )
+_ITEM: Final = text(
+    "1 to 255 characters, none of them a control character", r"[^\x00-\x1f\x7f]{1,255}"
+)
 _MEMBERS: Final = {
     "tenant": text("a tenant id", TENANT_ID),
     "allowlist": _HOSTS,
@@ -151,8 +154,8 @@ _MEMBERS: Final = {
     "canon_profile": one_of("nfc+jcs", "jcs"),
     "sealed": FLAG,
     "payload_retention_days": _DAYS,
-    "stripe_item_vex": text("a text", r".{1,255}"),
-    "stripe_item_fu": text("a text", r".{1,255}"),
+    "stripe_item_vex": _ITEM,
+    "stripe_item_fu": _ITEM,
     "rate_per_minute": _RATE,
     "rate_burst": _BURST,
     "concurrency": whole(1, MOST_AT_ONCE),

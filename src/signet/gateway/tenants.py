@@ -103,6 +103,7 @@ class Tenants:
         Raises `TenantUnknown`, `TenantInvalid` or `Configured`.
         """
         self._refuse_configured(tenant)
+        _refuse_impossible(tenant)
         row = await self.database.transact(_change, tenant, members, self.clock(), actor)
         await refreshed(self.keyring)
         return _known(row)
@@ -112,6 +113,7 @@ class Tenants:
         configured = self.keyring.configured.tenants.get(TenantId(tenant))
         if configured is not None:
             return _configured(configured)
+        _refuse_impossible(tenant)
         row = await self.database.read_current(stored.find_tenant, tenant)
         if row is None:
             raise TenantUnknown("no such tenant")
@@ -128,6 +130,13 @@ class Tenants:
     def _refuse_configured(self, tenant: str) -> None:
         if TenantId(tenant) in self.keyring.configured.tenants:
             raise Configured(f"SP_API_KEYS describes the tenant {tenant}; change it there")
+
+
+def _refuse_impossible(tenant: str) -> None:
+    """No tenant has this id, and a database may not even be asked for it: PostgreSQL has no text
+    with a NUL. Raises `TenantUnknown`."""
+    if TENANT_ID.fullmatch(tenant) is None:
+        raise TenantUnknown("no such tenant")
 
 
 async def refreshed(keyring: LiveKeyring) -> None:

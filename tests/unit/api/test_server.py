@@ -133,6 +133,27 @@ async def test_every_answer_is_counted_and_logged() -> None:
     assert "signet_http_requests_in_flight 0.0" in text
 
 
+async def test_what_no_operation_takes_is_told_of_too() -> None:
+    """A wrong path or method is counted, logged and named as every other answer, without the path:
+    whoever mistypes one finds the answer's id in the log."""
+    built = Built()
+    for method, path in (("GET", "/made-up/secret"), ("PATCH", "/fine")):
+        reply = await built.app.call(method, path, headers=[(b"x-request-id", b"mine")])
+        assert reply.header("x-request-id") == "mine"
+        assert reply.header("x-content-type-options") == "nosniff"
+    lines = [call.kwargs for call in built.log.calls]
+    assert [(line["route"], line["method"], line["status"], line["code"]) for line in lines] == [
+        ("_none", "GET", 404, "not_found"),
+        ("/fine", "PATCH", 405, "method_not_allowed"),
+    ]
+    assert [line["request_id"] for line in lines] == ["mine", "mine"]
+    text = built.metrics.exposition().decode()
+    assert 'signet_http_requests_total{route="_none",status="404"} 1.0' in text
+    assert 'signet_http_requests_total{route="/fine",status="405"} 1.0' in text
+    assert 'signet_refusals_total{code="not_found"} 1.0' in text
+    assert "secret" not in text + repr(lines)
+
+
 async def test_who_logs_less_is_told_failures_only() -> None:
     """Above the level of the line of each request, what fails is still logged."""
     built = Built(logging.WARNING)
