@@ -16,6 +16,8 @@ from tests.inprocess import invoice
 from tests.live import STOP_S, run_signet, until
 from tests.postgres import cluster
 
+from signet.telemetry.metrics import Metrics
+
 pytestmark = pytest.mark.anyio
 
 
@@ -50,6 +52,22 @@ async def test_totals_and_one_death(tmp_path: Path, storage: dict[str, str]) -> 
         assert len(heard.acknowledged) == 48
         assert metric(live, "signet_exchanges_total") == 48
         assert "worker_died" in live.errors.read_text()
+
+
+async def test_every_family_is_told_from_the_start(tmp_path: Path) -> None:
+    """Workers that share their counts tell the families of which there is none yet as well: the
+    promised names among them are what dashboards and alerts ask for."""
+    with gateway(tmp_path, workers=2) as live:
+        page = live.get("/metrics").body.decode()
+        told = {line.split(" ")[2] for line in page.splitlines() if line.startswith("# TYPE ")}
+        alone = {
+            line.split(" ")[2]
+            for line in Metrics().exposition().decode().splitlines()
+            if line.startswith("# TYPE ")
+        }
+        assert alone <= told
+        assert metric(live, "signet_denied_total") == 0
+        assert 'signet_billing_enqueued_total{type="vex"} 0.0' in page
 
 
 async def test_gauges_of_the_dead_go(tmp_path: Path) -> None:

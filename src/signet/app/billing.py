@@ -23,7 +23,7 @@ from signet.core.billing import (
     Wanted,
 )
 from signet.core.ids import TenantId
-from signet.core.pricing import Meter, ReservedConfigInvalid, Tier
+from signet.core.pricing import METERS, Meter, ReservedConfigInvalid, Tier
 from signet.core.tenant import Tenant
 from signet.gateway.billing import Biller, BillingRefused, Dispatch, Router
 from signet.gateway.metering import Metering, Repriced
@@ -289,11 +289,12 @@ class _Observer:
 
 
 def tell_reserved(metrics: Metrics, plans: Plans) -> None:
-    """Show the reserve of every plan in force."""
+    """Show the reserve of every plan in force; who is metered only has reserved nothing."""
     for plan in plans.in_force():
         tenant = metrics.tenant(plan.tenant)
-        metrics.reserved_capacity.labels(tenant, "vex").set(plan.vex.reserved)
-        metrics.reserved_capacity.labels(tenant, "fu").set(plan.fu.reserved)
+        for meter in METERS:
+            reserve = plan.meter(meter).agreed_reserve or 0
+            metrics.reserved_capacity.labels(tenant, meter).set(reserve)
 
 
 def _tell_answer(metrics: Metrics, answer: Answer) -> None:

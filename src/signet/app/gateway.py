@@ -25,6 +25,7 @@ from signet.app.documents import base_registry
 from signet.app.keyring import tenant_administration, unread_keyring
 from signet.app.measuring import (
     BatchWatch,
+    begin_at_zero,
     configured_traces,
     exposition,
     measured,
@@ -114,6 +115,7 @@ async def open_gateway(
     """
     log = build_logger(settings.telemetry.log_level, secrets=secret_values(settings))
     metrics = Metrics()
+    begin_at_zero(metrics)
     metrics.build.labels(__version__).set(1)
     metrics.storage.labels(settings.storage.kind).set(1)
     registry = base_registry(settings.exchange.registry_dir)

@@ -10,12 +10,17 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from structlog.typing import FilteringBoundLogger
 
 from signet import __version__
 from signet.app.refused import StartRefused
+from signet.core.exchange import Outcome
+from signet.core.pricing import METERS
+from signet.egress import Verdict
+from signet.gateway.chains import FLAW_KINDS
+from signet.gateway.limits import Policy
 from signet.settings import Settings
 from signet.storage.committer import Committer
 from signet.storage.database import Database
@@ -28,6 +33,27 @@ from signet.workers.runner import Worker
 _VITALS_S: Final = 2.0
 _TIMER_S: Final = 0.1
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def begin_at_zero(metrics: Metrics) -> None:
+    """Tell 0 of what has not happened yet, where the labels are known beforehand.
+
+    A series that begins at 1 is no increase to Prometheus, so it would miss the first of each.
+    """
+    verdicts = [verdict.value for verdict in Verdict if verdict is not Verdict.OK]
+    for family, labels in (
+        (metrics.exchanges, tuple(Outcome)),
+        (metrics.denied, verdicts),
+        (metrics.recovered, tuple(Outcome)),
+        (metrics.forwards, ("refused", "not_sent", "indeterminate", "responded")),
+        (metrics.forward_blocked, verdicts),
+        (metrics.billing_enqueued, METERS),
+        (metrics.limited, (*get_args(Policy), "concurrency", "unchecked")),
+        (metrics.chain_flaws, FLAW_KINDS),
+        (metrics.payloads_erased, ("request", "age")),
+    ):
+        for label in labels:
+            family.labels(label)
 
 
 async def exposition(metrics: Metrics, database: Database) -> bytes:

@@ -21,7 +21,6 @@ from signet.cli.terminal import has_colour, is_terminal
 from signet.core.billing import period_of
 from signet.core.ids import TENANT_ID, TenantId
 from signet.core.pricing import (
-    MAX_UNITS,
     METERS,
     Meter,
     TenantPlan,
@@ -62,8 +61,7 @@ class Shown:
 
     def reserve(self, meter: Meter) -> int | None:
         """What is reserved; None for a tenant that is merely metered."""
-        reserved = self.plan.meter(meter).reserved
-        return None if reserved == MAX_UNITS else reserved
+        return self.plan.meter(meter).agreed_reserve
 
     @property
     def amount(self) -> str:

@@ -75,6 +75,11 @@ class MeterPlan:
     mode: TierMode
 
     @property
+    def agreed_reserve(self) -> int | None:
+        """What the tenant has reserved; None where it is metered only, in a reserve without end."""
+        return None if self.reserved == MAX_UNITS else self.reserved
+
+    @property
     def bands(self) -> tuple[Tier, ...]:
         """Return the reserve as band 0, at no price, and then the tiers."""
         reserve = Tier(number=0, up_to=None, price=Decimal(0), item=self.reserved_item)

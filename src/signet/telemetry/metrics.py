@@ -343,18 +343,20 @@ class Metrics:
         return Histogram(name, doc, labels, registry=self.registry, buckets=buckets)
 
     def exposition(self, vitals: Vitals | None = None) -> bytes:
-        """Return all families as text, summed over the processes that share them.
+        """Return all families as text, summed over the processes that share them. One of which
+        nothing has been counted is there too, without a value.
 
         Without `vitals` the families that only the database knows are absent, which an alert sees;
         `signet_database_up` says so in either case.
         """
         self.pour()
-        counted = self.registry
+        counted = list(self.registry.collect())
         if self.shared_in is not None:
-            counted = CollectorRegistry()
-            multiprocess.MultiProcessCollector(counted, self.shared_in)
+            shared = CollectorRegistry()
+            multiprocess.MultiProcessCollector(shared, self.shared_in)
+            counted = _each_declared(counted, shared.collect())
         together = CollectorRegistry()
-        together.register(_Page([*_with_old_names(counted.collect()), *_told(vitals)]))
+        together.register(_Page([*_with_old_names(counted), *_told(vitals)]))
         return generate_latest(together)
 
 
@@ -367,6 +369,16 @@ class _Page(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the families."""
         yield from self._families
+
+
+def _each_declared(declared: Iterable[Metric], found: Iterable[Metric]) -> list[Metric]:
+    """Return what is in the files of all processes, which know nothing of a family without values.
+
+    In the order of the declarations; what another version of this process has left there is last.
+    """
+    shared = {family.name: family for family in found}
+    each = [shared.pop(one.name, Metric(one.name, one.documentation, one.type)) for one in declared]
+    return [*each, *shared.values()]
 
 
 def _with_old_names(families: Iterable[Metric]) -> Iterator[Metric]:

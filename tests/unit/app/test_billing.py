@@ -54,6 +54,22 @@ def opened(settings: Settings, database: Database) -> AbstractAsyncContextManage
     )
 
 
+async def test_reserves_are_told_as_they_were_agreed(database: Database, tmp_path: Path) -> None:
+    """`/metrics` shows what is reserved, and 0 for a tenant that reserved nothing."""
+    reserved = tmp_path / "reserved.json"
+    reserved.write_text('{"acme": {"vex_reserved": 77, "fu_reserved": 0}}')
+    settings = settings_of(SP_RESERVED_CONFIG=str(reserved))
+    async with opened(settings, database) as billing:
+        page = billing.metrics.exposition().decode()
+    shown = {line for line in page.splitlines() if line.startswith("signet_reserved_capacity{")}
+    assert shown == {
+        'signet_reserved_capacity{tenant="acme",type="vex"} 77.0',
+        'signet_reserved_capacity{tenant="acme",type="fu"} 0.0',
+        'signet_reserved_capacity{tenant="globex",type="vex"} 0.0',
+        'signet_reserved_capacity{tenant="globex",type="fu"} 0.0',
+    }
+
+
 async def test_without_stripe_counts_are_compared_all_the_same(database: Database) -> None:
     """A wrong count is found and mended where nobody is invoiced through a service."""
 

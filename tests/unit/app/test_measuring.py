@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from tests.inprocess import App, invoice, open_app
 
 from signet.app.measuring import BatchWatch, exposition, measured, self_watch
+from signet.core.exchange import Outcome
+from signet.egress import Outcome as Sent
 from signet.telemetry.metrics import Metrics
 from signet.workers.runner import Worker
 
@@ -39,6 +41,26 @@ async def test_an_exchange_shows_in_every_part(tmp_path: Path) -> None:
     assert found["signet_receipts_last_number"] == 1
     assert found["signet_signing_keys_active"] == 1
     assert found["signet_database_up"] == 1
+
+
+async def test_what_has_not_happened_is_told_as_none(tmp_path: Path) -> None:
+    """Each series whose labels are known is 0 from the start: one that appears at 1 is no increase
+    to Prometheus."""
+    async with open_app(tmp_path) as app:
+        found = await values(app)
+    for series in (
+        *(f'signet_exchanges_total{{outcome="{one}"}}' for one in Outcome),
+        *(f'signet_recovered_exchanges_total{{outcome="{one}"}}' for one in Outcome),
+        *(f'signet_forward_total{{result="{one.outcome}"}}' for one in get_args(Sent)),
+        *(f'signet_billing_enqueued_total{{type="{one}"}}' for one in ("vex", "fu")),
+        *(f'signet_limited_total{{limit="{one}"}}' for one in ("tenant", "key", "unchecked")),
+        *(f'signet_chain_flaws_total{{kind="{one}"}}' for one in ("chain_link", "audit_entry")),
+        *(f'signet_payloads_erased_total{{reason="{one}"}}' for one in ("request", "age")),
+        'signet_limited_total{limit="concurrency"}',
+        'signet_forward_blocked_total{reason="HEL_RESOLVED_LOOPBACK"}',
+        'signet_denied_total{reason="HEL_HOST_NOT_ALLOWED"}',
+    ):
+        assert found[series] == 0, series
 
 
 async def test_without_its_database_the_page_is_still_there(tmp_path: Path) -> None:
