@@ -118,6 +118,51 @@ async def test_workers_never_outlive_their_supervisor(tmp_path: Path) -> None:
             pass
 
 
+async def test_what_the_killed_left_goes_at_the_next_start(tmp_path: Path) -> None:
+    """kill -9 leaves a directory of counters behind, which the next start removes; never that of
+    another deployment that lives."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with gateway(tmp_path / "other", workers=2, TMPDIR=str(scratch)) as other:
+        [others] = scratch.iterdir()
+        with gateway(tmp_path / "killed", workers=2, TMPDIR=str(scratch)) as live:
+            [left] = set(scratch.iterdir()) - {others}
+            pids = workers_of(live.process)
+            for pid in (live.process.pid, *pids):
+                os.kill(pid, signal.SIGKILL)
+            live.process.wait(STOP_S)
+            until(lambda: not any(map(_runs, pids)))
+            assert set(scratch.iterdir()) == {others, left}
+        with gateway(tmp_path / "killed", workers=2, TMPDIR=str(scratch)):
+            [fresh] = set(scratch.iterdir()) - {others}
+            assert fresh != left
+        assert other.exchange(invoice(), key="one").status == 200
+        for _ in range(4):  # whoever answers
+            assert metric(other, "signet_exchanges_total") == 1
+
+
+async def test_workers_hold_what_they_write_to(tmp_path: Path) -> None:
+    """A start beside workers that still drain, their supervisor killed, leaves them theirs."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    patient = {"SP_DRAIN_SECONDS": "600", "SP_BODY_SECONDS": "600"}
+    with gateway(tmp_path / "old", workers=2, TMPDIR=str(scratch), **patient) as old:
+        [theirs] = scratch.iterdir()
+        pids = workers_of(old.process)
+        with closing(half_sent(old.port)):
+            until(lambda: metric(old, "signet_http_requests_in_flight") >= 2)
+            os.kill(old.process.pid, signal.SIGKILL)
+            old.process.wait(STOP_S)
+            with gateway(tmp_path / "new", workers=2, TMPDIR=str(scratch)):
+                assert any(map(_runs, pids))
+                assert theirs in scratch.iterdir()
+            for pid in filter(_runs, pids):
+                os.kill(pid, signal.SIGKILL)
+            until(lambda: not any(map(_runs, pids)))
+    with gateway(tmp_path / "new", workers=2, TMPDIR=str(scratch)):
+        assert theirs not in scratch.iterdir()
+
+
 def test_start_that_fails_is_told_once(tmp_path: Path) -> None:
     """What keeps a worker from starting ends all of them at once, with its message and code."""
     database = tmp_path / "signet.db"

@@ -14,7 +14,6 @@ import secrets
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from structlog.typing import FilteringBoundLogger
 from signet.cli.exits import Exit
 from signet.core.backoff import full_jitter_us
 from signet.telemetry.metrics import forget_gauges
+from signet.telemetry.metrics_directory import MetricsDirectory, open_metrics_directory
 
 _SLOT: Final = "SIGNET_WORKER_SLOT"
 _SOCKETS: Final = "SIGNET_WORKER_SOCKETS"
@@ -77,12 +77,12 @@ def supervise(
     The code is `Exit.DONE` after a stop in order; that of the worker that could not start, which
     has told the reason itself; `Exit.FAILED` if a worker had to be killed at the end.
     """
-    with tempfile.TemporaryDirectory(prefix="signet-metrics-") as metrics_dir:
+    with open_metrics_directory() as metrics:
         supervisor = Supervisor(
             listener=listener,
             workers=workers,
             stop_s=drain_s + _STOP_MORE_S,
-            metrics_dir=metrics_dir,
+            metrics=metrics,
             log=log,
         )
         return asyncio.run(supervisor.run())
@@ -97,12 +97,12 @@ class Supervisor:
         listener: socket.socket,
         workers: int,
         stop_s: float,
-        metrics_dir: str,
+        metrics: MetricsDirectory,
         log: FilteringBoundLogger,
     ) -> None:
         self._listener = listener
         self._stop_s = stop_s
-        self._metrics_dir = metrics_dir
+        self._metrics = metrics
         self._log = log
         self._stopping = asyncio.Event()
         self._settled = [asyncio.Event() for _ in range(workers)]
@@ -152,7 +152,7 @@ class Supervisor:
             while not self._stopping.is_set():
                 started = loop.time()
                 code = await self._run_worker(slot)
-                forget_gauges(slot, self._metrics_dir)
+                forget_gauges(slot, self._metrics.path)
                 if self._stopping.is_set():
                     return
                 if not settled.is_set():
@@ -201,16 +201,17 @@ class Supervisor:
 
     async def _spawn(self, slot: int, channel: socket.socket) -> asyncio.subprocess.Process:
         inherited = (self._listener.fileno(), channel.fileno())
+        lock = self._metrics.lock  # held by every worker too, for as long as it lives
         return await asyncio.create_subprocess_exec(
             *_COMMAND,
             env={
                 **os.environ,
                 _SLOT: str(slot),
                 _SOCKETS: ",".join(map(str, inherited)),
-                _METRICS: self._metrics_dir,
+                _METRICS: self._metrics.path,
             },
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=inherited,
+            pass_fds=inherited if lock is None else (*inherited, lock),
             # A Ctrl-C in the terminal reaches the supervisor alone, which passes it on once.
             start_new_session=True,
         )
