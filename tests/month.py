@@ -27,7 +27,12 @@ def now_us() -> int:
 
 @pytest.fixture
 def steady_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """The clock of the gateways in this process: a day ahead where the month has only that day."""
+    """The clock of the gateways in this process, set as `set_steady_clock` says."""
+    return set_steady_clock(monkeypatch)
+
+
+def set_steady_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Put gateways that this process opens a day ahead where the month has only that day."""
     begun_us = now_us()
     day_later = period_of(begun_us + DAY_US, "UTC")
     ahead_us = DAY_US if day_later.start_us > begun_us else 0

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import pytest
 from tests.billing import Told
 from tests.inprocess import App, Reply, invoice, key_for, open_app
+from tests.month import set_steady_clock
 
 from signet.core.billing import period_of
 from signet.core.ids import TenantId
@@ -142,7 +143,17 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+def steady_month() -> Iterator[None]:
+    """The month in which the victim is billed does not end while this module runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        set_steady_clock(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+async def stage(
+    steady_month: None, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stage]:
     """The victim has exchanged, was metered, has a statement, an event, a key and a type."""
     async with open_app(tmp_path_factory.mktemp("data"), keys=KEYS) as app:
         done = await app.exchange(invoice(ARGUMENTS, trace_id=TRACE), api_key="victim-key")
