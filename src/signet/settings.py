@@ -716,8 +716,11 @@ def declared_settings() -> tuple[Declared, ...]:
 _NOT_OURS: Final = re.compile(r"SP_[A-Z0-9_]+")
 
 
-def read_settings(environ: Mapping[str, str]) -> Environment:
-    """Read the tree from `environ`; raise `SettingsInvalid` with the faults of all variables."""
+def read_settings(environ: Mapping[str, str], *, signs: bool = True) -> Environment:
+    """Read the tree from `environ`; raise `SettingsInvalid` with the faults of all variables.
+
+    What signs nothing (`signs` false) needs no signing key, not even on PostgreSQL.
+    """
     faults: list[Fault] = []
     origins: list[Origin] = []
     sections: dict[str, dict[str, object]] = {}
@@ -730,7 +733,7 @@ def read_settings(environ: Mapping[str, str]) -> Environment:
         except (ValueError, OSError, ReceiptError) as error:
             faults.append(_fault(declared, error))
     settings = _assemble(sections)
-    faults += _contradictions(settings)
+    faults += _contradictions(settings, signs=signs)
     if faults:
         raise SettingsInvalid("the environment cannot be used", faults=tuple(faults))
     return Environment(
@@ -780,7 +783,7 @@ def _assemble(sections: Mapping[str, Mapping[str, object]]) -> Settings:
     return Settings(**built)
 
 
-def _contradictions(settings: Settings) -> Iterator[Fault]:
+def _contradictions(settings: Settings, *, signs: bool) -> Iterator[Fault]:
     """Values that are each in order and together are not."""
     if settings.exchange.key_pepper_previous and not settings.exchange.key_pepper:
         detail = "expected the pepper in force, because SP_KEY_PEPPER_PREVIOUS is set"
@@ -789,7 +792,7 @@ def _contradictions(settings: Settings) -> Iterator[Fault]:
         if settings.storage.postgres_url is None:
             detail = "expected a connection URL, because SP_STORAGE is postgres"
             yield Fault(pointer="SP_POSTGRES_URL", code="setting_missing", detail=detail)
-        if settings.identity.private_key_b64 is None:
+        if signs and settings.identity.private_key_b64 is None:
             detail = (
                 "expected the signing seed that all nodes share, because SP_STORAGE is postgres"
                 " (`signet keys generate` makes one)"

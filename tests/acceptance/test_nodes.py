@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.fleet import gateway, postgres_settings
-from tests.inprocess import SEED, invoice
+from tests.inprocess import invoice
 from tests.live import Live, Reply, exchange_headers, reply, run_signet, until
 from tests.postgres import cluster
 
@@ -61,7 +61,7 @@ def test_reports_come_from_the_replica_and_receipts_do_not(tmp_path: Path) -> No
     with cluster() as server:
         databases = [server.url(server.empty_database(name)) for name in ("main", "copy")]
         for url in databases:  # the replica is one that never receives anything
-            settings = {**postgres_settings(url), "SP_PRIVATE_KEY_B64": SEED}
+            settings = postgres_settings(url)
             migrated = run_signet("migrate", "--apply", cwd=tmp_path, settings=settings)
             assert migrated.returncode == 0, migrated.stderr
         settings = {

@@ -208,6 +208,16 @@ def test_postgres_needs_its_url_and_a_shared_key() -> None:
     assert named == ["SP_POSTGRES_URL", "SP_PRIVATE_KEY_B64"]
 
 
+def test_what_signs_nothing_needs_no_key() -> None:
+    """On PostgreSQL its URL is enough, and still needed; a key that is there must be one."""
+    url = {"SP_STORAGE": "postgres", "SP_POSTGRES_URL": "postgresql://h/d"}
+    settings = read_settings(url, signs=False).settings
+    assert settings.storage.postgres_url == "postgresql://h/d"
+    for wrong in ({"SP_STORAGE": "postgres"}, {**url, "SP_PRIVATE_KEY_B64": "x"}):
+        with pytest.raises(SettingsInvalid):
+            read_settings(wrong, signs=False)
+
+
 def test_unknown_names_are_told_with_what_was_meant() -> None:
     """A misspelt variable is not silently ignored; those of others are none of our business."""
     environment = read_settings({"SP_PROT": "1", "SP_ZZZZZZ": "1", "PATH": "/bin", "sp_port": "1"})

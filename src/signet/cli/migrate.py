@@ -1,7 +1,8 @@
 """`signet migrate`: what the database's schema lacks, and bringing it up to date.
 
 `signet serve` does the same at its start. Here it is a step of its own, for deployments that
-migrate once before they roll out, or under another database role.
+migrate once before they roll out, or under another database role. It needs the database alone: a
+job that migrates is not given the signing key.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print where the database is; with --check exit 1 when that is not the newest schema."""
-    config = storage_config(read_settings(os.environ).settings)
+    config = storage_config(read_settings(os.environ, signs=False).settings)
     before = asyncio.run(read_schema(config))
     if args.apply:
         version = asyncio.run(_apply(config))

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from tests.faults.durability import EngineName, place
-from tests.inprocess import SEED
 from tests.live import run_signet
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])
 def test_command(engine: EngineName, tmp_path: Path) -> None:
-    """--check says what is lacking and exits 1 until --apply has been run; both may be repeated."""
+    """--check says what is lacking and exits 1 until --apply has been run; both may be repeated,
+    and need to know of the database alone."""
     with place(engine, tmp_path) as at:
-        apply_and_check({"SP_PRIVATE_KEY_B64": SEED, **at.settings}, tmp_path)
+        apply_and_check(at.settings, tmp_path)
 
 
-def apply_and_check(settings: dict[str, str], tmp_path: Path) -> None:
+def apply_and_check(settings: Mapping[str, str], tmp_path: Path) -> None:
     """The whole way from an empty database to the newest schema."""
     lacking = run_signet("migrate", "--check", cwd=tmp_path, settings=settings)
     assert lacking.returncode == 1
