@@ -12,7 +12,7 @@ import base64
 import binascii
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
@@ -126,6 +126,16 @@ def _origin_url(text: str) -> str:
     if parts.query or parts.fragment or not text.isascii():
         raise ValueError(expected)
     return text
+
+
+def _service_url(text: str) -> str:
+    expected = "an http or https URL without a user or a query, such as https://api.example.com/v1"
+    try:
+        if urlsplit(_origin_url(text)).username is None:
+            return text
+    except ValueError as error:
+        raise ValueError(expected) from error
+    raise ValueError(expected)
 
 
 def _headers(text: str) -> tuple[tuple[str, str], ...]:
@@ -507,7 +517,7 @@ class FallbackSettings:
     )
     base_url: str | None = _setting(
         "SP_OPENAI_BASE_URL",
-        _text,
+        _service_url,
         None,
         "Any OpenAI-compatible service, version path included.",
         shown="https://api.openai.com/v1",
@@ -542,7 +552,7 @@ class BillingSettings:
         shown="none",
     )
     stripe_base_url: str = _setting(
-        "SP_STRIPE_BASE_URL", _text, "https://api.stripe.com", "The origin of Stripe's API."
+        "SP_STRIPE_BASE_URL", _service_url, "https://api.stripe.com", "The origin of Stripe's API."
     )
     stripe_verify: Literal["on", "off"] = _setting(
         "SP_STRIPE_VERIFY",
@@ -657,11 +667,15 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """Settings with the origin of each, and the `SP_*` names that mean nothing."""
+    """Settings with the origin of each, and the `SP_*` names that mean nothing.
+
+    `idle` are variables that say where a PostgreSQL is, when another engine is in use.
+    """
 
     settings: Settings
     origins: tuple[Origin, ...]
     unknown: tuple[str, ...]
+    idle: tuple[str, ...]
 
 
 def secret_values(settings: Settings) -> tuple[str, ...]:
@@ -713,6 +727,7 @@ def declared_settings() -> tuple[Declared, ...]:
     return tuple(declared for _, _, declared in _declarations())
 
 
+_OF_POSTGRES: Final = ("SP_POSTGRES_URL", "SP_POSTGRES_REPLICA_URL")
 _NOT_OURS: Final = re.compile(r"SP_[A-Z0-9_]+")
 
 
@@ -737,7 +752,10 @@ def read_settings(environ: Mapping[str, str], *, signs: bool = True) -> Environm
     if faults:
         raise SettingsInvalid("the environment cannot be used", faults=tuple(faults))
     return Environment(
-        settings=settings, origins=tuple(origins), unknown=tuple(_unknown_names(environ))
+        settings=settings,
+        origins=tuple(origins),
+        unknown=tuple(_unknown_names(environ)),
+        idle=tuple(_idle(settings, origins)),
     )
 
 
@@ -756,11 +774,18 @@ def _origin(declared: Declared, environ: Mapping[str, str]) -> Origin:
         if text and file:
             raise ValueError(f"either {name} or {name}_FILE, not both")
         if text:
+            if not text.isascii() and _is_no_text(text):
+                raise ValueError("UTF-8 text")
             return Origin(declared=declared, text=text, source=name)
         if file:
             content = Path(file).read_text("utf-8").strip()
             return Origin(declared=declared, text=content, source=f"{name}_FILE ({file})")
     return Origin(declared=declared, text=declared.default, source="default")
+
+
+def _is_no_text(text: str) -> bool:
+    """Whether a variable has bytes that are no UTF-8: Python keeps those as lone surrogates."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _fault(declared: Declared, error: ValueError | OSError | ReceiptError) -> Fault:
@@ -789,6 +814,14 @@ def _contradictions(settings: Settings, *, signs: bool) -> Iterator[Fault]:
         detail = "expected the pepper in force, because SP_KEY_PEPPER_PREVIOUS is set"
         yield Fault(pointer="SP_KEY_PEPPER", code="setting_missing", detail=detail)
     if settings.storage.kind == "postgres":
+        for name, url in zip(
+            _OF_POSTGRES,
+            (settings.storage.postgres_url, settings.storage.postgres_replica_url),
+            strict=True,
+        ):
+            if url is not None and not re.match(r"postgres(ql)?://", url):
+                detail = "expected a URL such as postgresql://user@host/database"
+                yield Fault(pointer=name, code="setting_invalid", detail=detail)
         if settings.storage.postgres_url is None:
             detail = "expected a connection URL, because SP_STORAGE is postgres"
             yield Fault(pointer="SP_POSTGRES_URL", code="setting_missing", detail=detail)
@@ -798,6 +831,14 @@ def _contradictions(settings: Settings, *, signs: bool) -> Iterator[Fault]:
                 " (`signet keys generate` makes one)"
             )
             yield Fault(pointer="SP_PRIVATE_KEY_B64", code="setting_missing", detail=detail)
+
+
+def _idle(settings: Settings, origins: Iterable[Origin]) -> Iterator[str]:
+    """Name the database of who forgot to ask for it: nothing goes elsewhere unnoticed."""
+    if settings.storage.kind == "sqlite":
+        for origin in origins:
+            if origin.declared.name in _OF_POSTGRES and origin.source != "default":
+                yield origin.source.partition(" ")[0]
 
 
 def _unknown_names(environ: Mapping[str, str]) -> Iterator[str]:

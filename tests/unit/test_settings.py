@@ -119,7 +119,10 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
         ("SP_HEL_MODE", ["off", "REPORT"]),
         ("SP_FORWARD_SECONDS", ["0", "0.4", "121"]),
         ("SP_LOG_LEVEL", ["verbose", "INFO"]),
-        ("SP_ISSUER", ["a\nb", "a\x00b", "x" * 513]),
+        ("SP_ISSUER", ["a\nb", "a\x00b", "x" * 513, "\udcff"]),
+        ("SP_DATA_DIR", ["\udcff"]),
+        ("SP_OPENAI_BASE_URL", ["foo", "ftp://h", "https://", "https://u:p@h/v1", "https://h/?q"]),
+        ("SP_STRIPE_BASE_URL", ["foo", "//h", "https://h:0", "https://h:x", "https://u@h"]),
         ("SP_API_KEYS", ["{", "[]", '{"a":1}', '{"a":{"tenant":"x"},"a":{"tenant":"y"}}', "NaN"]),
     ],
 )
@@ -216,6 +219,26 @@ def test_what_signs_nothing_needs_no_key() -> None:
     for wrong in ({"SP_STORAGE": "postgres"}, {**url, "SP_PRIVATE_KEY_B64": "x"}):
         with pytest.raises(SettingsInvalid):
             read_settings(wrong, signs=False)
+
+
+def test_a_database_is_told_by_a_url_of_its_own_kind() -> None:
+    """Another program's URL is refused by the name of its variable, where PostgreSQL is asked for;
+    where it is not, the variable may be another program's, and is told to be of no use."""
+    with pytest.raises(SettingsInvalid) as caught:
+        read_settings(
+            {
+                "SP_STORAGE": "postgres",
+                "SP_PRIVATE_KEY_B64": SEED,
+                "DATABASE_URL": "mysql://u:s3cret@h/d",
+                "SP_POSTGRES_REPLICA_URL": "h",
+            }
+        )
+    named = [fault.pointer for fault in caught.value.faults]
+    assert named == ["SP_POSTGRES_URL", "SP_POSTGRES_REPLICA_URL"]
+    assert "s3cret" not in repr(caught.value.faults)
+    assert read_settings({"DATABASE_URL": "mysql://u:s3cret@h/d"}).idle == ("DATABASE_URL",)
+    asked = {"SP_STORAGE": "postgres", "SP_PRIVATE_KEY_B64": SEED}
+    assert read_settings({**asked, "SP_POSTGRES_URL": "postgres://h/d"}).idle == ()
 
 
 def test_unknown_names_are_told_with_what_was_meant() -> None:

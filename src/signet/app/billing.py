@@ -22,8 +22,16 @@ from signet.core.billing import (
     UsageEvent,
     Wanted,
 )
+from signet.core.errors import Fault
 from signet.core.ids import TenantId
-from signet.core.pricing import METERS, Meter, ReservedConfigInvalid, Tier
+from signet.core.pricing import (
+    METERS,
+    Meter,
+    ReservedConfigInvalid,
+    TenantPlan,
+    Tier,
+    load_reserved,
+)
 from signet.core.tenant import Tenant
 from signet.gateway.billing import Biller, BillingRefused, Dispatch, Router
 from signet.gateway.metering import Metering, Repriced
@@ -43,6 +51,7 @@ from signet.workers.runner import Worker
 if TYPE_CHECKING:
     from signet.providers.stripe import StripeBiller
 
+_RESERVED: Final = "SP_RESERVED_CONFIG"
 _HOUR_US: Final = 3_600_000_000
 _SECOND_US: Final = 1_000_000
 # On PostgreSQL a receipt may become visible after one with a higher id, until the slower of both
@@ -188,18 +197,39 @@ def configured_statements(
     )
 
 
+def reserved_plans(settings: Settings) -> Mapping[TenantId, TenantPlan]:
+    """Return the plans of the reserved-capacity file; none where none is named.
+
+    Raises `StartRefused` with every fault of it.
+    """
+    document = _reserved_document(settings)
+    if document is None:
+        return {}
+    try:
+        return load_reserved(document)
+    except ReservedConfigInvalid as error:
+        raise _refused(error) from error
+
+
 def _reserved_document(settings: Settings) -> bytes | None:
     """Read the reserved-capacity file; None where none is set."""
     path = settings.billing.reserved_config
     try:
         return None if path is None else path.read_bytes()
     except OSError as error:
-        raise StartRefused(f"SP_RESERVED_CONFIG: {error.strerror} ({path})") from error
+        said = f"its file cannot be read: {error.strerror} ({path})"
+        fault = Fault(pointer=_RESERVED, code="setting_invalid", detail=said)
+        raise StartRefused(f"{_RESERVED}: {said}", faults=(fault,)) from error
 
 
 def _refused(error: ReservedConfigInvalid | BillingRefused) -> StartRefused:
-    places = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in error.faults)
-    return StartRefused(f"SP_RESERVED_CONFIG: {error.detail} ({places})")
+    faults = [
+        Fault(
+            pointer=_RESERVED, code=fault.code, detail=f"at {fault.pointer or '/'}: {fault.detail}"
+        )
+        for fault in error.faults
+    ]
+    return StartRefused(f"{_RESERVED}: {error.detail}", faults=tuple(faults))
 
 
 class _Nobody:

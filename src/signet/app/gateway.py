@@ -22,6 +22,7 @@ from signet.api.routes import registry as registry_routes
 from signet.api.server import build_api
 from signet.app.billing import open_billing
 from signet.app.documents import base_registry
+from signet.app.faults import refuse_faults
 from signet.app.keyring import tenant_administration, unread_keyring
 from signet.app.measuring import (
     BatchWatch,
@@ -113,6 +114,7 @@ async def open_gateway(
     A claim lasts `lease_more_s` longer than the network work under it.
     Raises `StartRefused`, `RegistryInvalid` or a `StorageError`; nothing is left open then.
     """
+    refuse_faults(settings)
     log = build_logger(settings.telemetry.log_level, secrets=secret_values(settings))
     metrics = Metrics()
     begin_at_zero(metrics)

@@ -40,14 +40,17 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(shown, indent=2))
     else:
         print(_table(environment))
-    warn_of_unknown(environment)
+    warn_of_unread(environment)
     return Exit.DONE
 
 
-def warn_of_unknown(environment: Environment) -> None:
-    """Say on standard error which `SP_*` names mean nothing: a typing error is silent otherwise."""
+def warn_of_unread(environment: Environment) -> None:
+    """Say on standard error which `SP_*` names mean nothing, and which database is not in use: what
+    was mistyped or forgotten is silent otherwise."""
     for name in environment.unknown:
         print(f"warning: nothing reads {name}", file=sys.stderr)
+    for name in environment.idle:
+        print(f"warning: {name} is not used, because SP_STORAGE is sqlite", file=sys.stderr)
 
 
 def _table(environment: Environment) -> str:

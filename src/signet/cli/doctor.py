@@ -16,7 +16,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,19 +28,18 @@ from signet.app import (
     SIGNING_KEY_FILE,
     HeldKeys,
     base_registry,
-    egress_client,
-    egress_policies,
     load_signing_key,
     storage_config,
 )
-from signet.app.billing import stripe_landmark
+from signet.app.billing import reserved_plans, stripe_landmark
+from signet.app.faults import egress_faults, reserve_faults
 from signet.app.keyring import live_keyring
 from signet.cli.arguments import new_command
 from signet.cli.exits import Exit
 from signet.cli.terminal import bytes_text
 from signet.core.errors import SignetError
-from signet.core.tenant import Keyring
-from signet.gateway.keyring import LiveKeyring, Unusable
+from signet.core.tenant import Keyring, Tenant
+from signet.gateway.keyring import LiveKeyring
 from signet.gateway.signing import signer_at
 from signet.settings import Settings, SettingsInvalid, read_settings
 from signet.storage import keys as stored_keys
@@ -77,10 +76,11 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "doctor",
         line="find what is wrong with an installation",
-        description="Look at settings, types, disk, signing key, clock, database, API keys, port,"
-        " the names of destinations, Stripe, the model and the trace collector, and say how to mend"
-        " what is wrong. Nothing is sent to a destination. The database is opened as `signet serve`"
-        " opens it, which also brings its schema up to date. Exits 1 when something is wrong.",
+        description="Look at settings, types, lists, reserved capacity, disk, signing key, clock,"
+        " database, API keys, port, the names of destinations, Stripe, the model and the trace"
+        " collector, and say how to mend what is wrong. Nothing is sent to a destination. The"
+        " database is opened as `signet serve` opens it, which also brings its schema up to date."
+        " Exits 1 when something is wrong.",
         examples="  signet doctor\n  signet doctor --json",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -117,41 +117,50 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
         return
     for name in environment.unknown:
         yield Finding("settings", "note", f"nothing reads {name}", "unset it, or mend its name")
+    for name in environment.idle:
+        said = f"{name} is not used, because SP_STORAGE is sqlite"
+        yield Finding("settings", "note", said, "set SP_STORAGE=postgres, or unset it")
     settings = environment.settings
     yield _registry(settings)
-    yield _egress(settings)
+    yield from _egress(settings)
+    yield from _reserve(settings)
     yield _directory(settings)
     yield _signing_key(settings)
     yield _clock(settings)  # before the database, which is written to
     yield _database(settings)
-    yield from _api_keys(settings)
+    keyring = _keys_in_force(settings)
+    yield from _api_keys(keyring)
     yield _port(settings)
-    yield from _outside(settings)
+    yield from _outside(settings, (keyring or settings.exchange.api_keys).tenants.values())
 
 
-def _outside(settings: Settings) -> Iterator[Finding]:
+def _outside(settings: Settings, tenants: Iterable[Tenant]) -> Iterator[Finding]:
     """Names, destinations and services; a list that cannot be used was told before."""
     from signet.cli.reachability import reached
 
     try:
-        answers = asyncio.run(reached(settings))
+        answers = asyncio.run(reached(settings, tenants))
     except SignetError:
         return
     for answer in answers:
-        yield Finding(answer.name, "wrong" if answer.mend else "ok", answer.said, answer.mend)
+        bad: Verdict = "wrong" if answer.grave else "note"
+        yield Finding(answer.name, bad if answer.mend else "ok", answer.said, answer.mend)
 
 
-def _api_keys(settings: Settings) -> Iterator[Finding]:
-    """The keys of the settings, and those in the database if that can be asked."""
-    keyring: Keyring | LiveKeyring = settings.exchange.api_keys
-    unusable: Sequence[Unusable] = ()
+def _keys_in_force(settings: Settings) -> Keyring | LiveKeyring | None:
+    """The keys of the settings, and those in the database; None where that cannot be asked."""
     config = storage_config(settings)
-    if isinstance(config, PostgresConfig) or config.path.exists():
-        try:
-            live = asyncio.run(_keyring(settings, config))
-        except SignetError:
-            return  # the finding about the database says why
-        keyring, unusable = live, live.unusable
+    if isinstance(config, SqliteConfig) and not config.path.exists():
+        return settings.exchange.api_keys
+    try:
+        return asyncio.run(_keyring(settings, config))
+    except SignetError:
+        return None  # the finding about the database says why
+
+
+def _api_keys(keyring: Keyring | LiveKeyring | None) -> Iterator[Finding]:
+    if keyring is None:
+        return
     if not keyring.count:
         said = "there are none, so every call is refused with 401"
         yield Finding("api keys", "note", said, "signet api-keys create, or set SP_API_KEYS")
@@ -159,7 +168,7 @@ def _api_keys(settings: Settings) -> Iterator[Finding]:
         tenants = len(keyring.tenants)
         said = f"{keyring.count} for {tenants} tenant{'s' * (tenants != 1)}"
         yield Finding("api keys", "ok", said)
-    for one in unusable:
+    for one in keyring.unusable if isinstance(keyring, LiveKeyring) else ():
         yield Finding("api keys", "note", f"{one.subject} is not served: {one.detail}")
 
 
@@ -178,14 +187,30 @@ def _registry(settings: Settings) -> Finding:
     return Finding("types", "ok", f"{len(registry.entries)} schemas, tools and mappings")
 
 
-def _egress(settings: Settings) -> Finding:
-    try:
-        egress_policies(settings)
-        egress_client(settings)
-    except SignetError as error:
-        return Finding("egress", "wrong", error.detail, "mend the entry it names")
-    entries = len(settings.egress.allowlist) + len(settings.egress.destinations)
-    return Finding("egress", "ok", f"{settings.egress.mode}, {entries} destinations for everyone")
+def _egress(settings: Settings) -> Iterator[Finding]:
+    faults = list(egress_faults(settings))
+    for fault in faults:
+        yield Finding(
+            "egress", "wrong", f"{fault.pointer}: {fault.detail}", "mend the entry it names"
+        )
+    if not faults:
+        entries = len(settings.egress.allowlist) + len(settings.egress.destinations)
+        said = f"{settings.egress.mode}, {entries} destinations for everyone"
+        yield Finding("egress", "ok", said)
+
+
+def _reserve(settings: Settings) -> Iterator[Finding]:
+    """The file of reserved capacity, which a start is refused for; nothing where none is named."""
+    if settings.billing.reserved_config is None:
+        return
+    faults = list(reserve_faults(settings))
+    for fault in faults:
+        yield Finding(
+            "reserve", "wrong", f"{fault.pointer}: {fault.detail}", "mend the file it names"
+        )
+    if not faults:
+        tenants = len(reserved_plans(settings))
+        yield Finding("reserve", "ok", f"plans of {tenants} tenant{'s' * (tenants != 1)}")
 
 
 def _directory(settings: Settings) -> Finding:

@@ -7,13 +7,16 @@ are looked up and judged, services are asked something that only reads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
-from typing import Final, cast
+from collections.abc import Awaitable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Final
 from urllib.parse import urlsplit
 
 from signet.app import egress_client, egress_policies
+from signet.core.tenant import Tenant
 from signet.egress import EgressClient, LookupFailed, TargetInvalid, Verdict, parse_target
+from signet.receipts.canonical import Json
 from signet.settings import Settings
 
 DEADLINE_S: Final = 5.0
@@ -24,16 +27,20 @@ _REFUSED: Final = frozenset({401, 403})
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """What came of one question; `mend` is empty where it is in order."""
+    """What came of one question; `mend` is empty where it is in order.
+
+    What is not `grave` is a customer's matter: their destination, and no fault of the installation.
+    """
 
     name: str
     said: str
     mend: str = ""
+    grave: bool = True
 
 
-async def reached(settings: Settings) -> list[Reached]:
-    """Ask everything that the settings name, in bounded time."""
-    questions: list[Awaitable[list[Reached]]] = [_names(settings)]
+async def reached(settings: Settings, tenants: Iterable[Tenant] = ()) -> list[Reached]:
+    """Ask everything that the settings and the lists of `tenants` name, in bounded time."""
+    questions: list[Awaitable[list[Reached]]] = [_names(settings, tenants)]
     key = settings.billing.stripe_api_key
     if key is not None:
         url = settings.billing.stripe_base_url.rstrip("/")
@@ -101,27 +108,36 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
-async def _names(settings: Settings) -> list[Reached]:
-    """Look up the hosts that everyone may forward to, as a forward would, and judge what is said.
+async def _names(settings: Settings, tenants: Iterable[Tenant]) -> list[Reached]:
+    """Look up the hosts that may be forwarded to, as a forward would, and judge what is said.
 
     Entries with a wildcard name no host, and so nothing of them can be asked.
     """
     egress_policies(settings)  # a list that cannot be used is told by another check
-    hosts = [entry for entry in _hosts(settings) if "*" not in entry][:_MOST_HOSTS]
+    everybody = _hosts((settings.egress.allowlist, settings.egress.destinations))
+    named = list(dict.fromkeys([*everybody, *_hosts(tenant.allowlist for tenant in tenants)]))
+    hosts = named[:_MOST_HOSTS]
     if not hosts:
         return []
     async with egress_client(settings) as client:
         answers = await asyncio.gather(*(_looked_up(client, host) for host in hosts))
-    wrong = [answer for answer in answers if answer is not None]
-    return wrong or [Reached("dns", f"{len(hosts)} destinations have addresses that may be called")]
+    wrong = [
+        replace(answer, grave=host in everybody)
+        for host, answer in zip(hosts, answers, strict=True)
+        if answer is not None
+    ]
+    more = f"; {len(named) - len(hosts)} more were not asked" if len(named) > len(hosts) else ""
+    said = f"{len(hosts)} destinations have addresses that may be called{more}"
+    return wrong or [Reached("dns", said)]
 
 
-def _hosts(settings: Settings) -> list[str]:
-    named: list[str] = [*settings.egress.allowlist]
-    for entry in settings.egress.destinations:
-        host = cast("Mapping[str, object]", entry).get("host") if isinstance(entry, dict) else entry
-        named += [host] if isinstance(host, str) else []
-    return named
+def _hosts(lists: Iterable[Iterable[Json]]) -> list[str]:
+    """Every host that the lists name."""
+    named = [
+        entry.get("host") if isinstance(entry, dict) else entry
+        for entry in chain.from_iterable(lists)
+    ]
+    return [host for host in named if isinstance(host, str) and "*" not in host]
 
 
 async def _looked_up(client: EgressClient, host: str) -> Reached | None:

@@ -26,7 +26,7 @@ from signet import __version__
 from signet.api.door import Door, DoorLimits
 from signet.app import SIGNING_KEY_FILE, Gateway, open_gateway, settle_memory, storage_config
 from signet.cli.arguments import new_command
-from signet.cli.config import warn_of_unknown
+from signet.cli.config import warn_of_unread
 from signet.cli.exits import CommandFailed, Exit
 from signet.cli.supervisor import Place, supervise, take_place
 from signet.settings import Settings, read_settings, secret_values
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     environment = read_settings(os.environ)
     settings = environment.settings
     if place is None:
-        warn_of_unknown(environment)
+        warn_of_unread(environment)
         _allow_files(settings.server.max_connections)
         if args.workers > 1:
             with _bound(settings.server.host, settings.server.port) as listener:

@@ -28,24 +28,31 @@ class TestStart:
     @pytest.mark.parametrize(
         ("environ", "named"),
         [
-            ({"SP_HEL_ALLOWLIST": "https://"}, "allowlist"),
-            ({"SP_HEL_ALLOWLIST": "*.com."}, "allowlist"),
-            ({"SP_API_KEYS": '{"k":{"tenant":"a","allowlist":["a b"]}}'}, "allowlist"),
-            ({"SP_API_KEYS": '{"k":{"tenant":"a","key_allowlist":[{"port":1}]}}'}, "allowlist"),
-            ({"SP_EGRESS_PRIVATE_NETWORKS": "10.0.0.1/8"}, "egress network"),
-            ({"SP_EGRESS_PRIVATE_NETWORKS": "everything"}, "egress network"),
-            ({"SP_EGRESS_PRIVATE_NETWORKS": "127.0.0.0/8"}, "egress network"),
-            ({"SP_EGRESS_PRIVATE_NETWORKS": "169.254.0.0/16"}, "egress network"),
-            ({"SP_EGRESS_NAT64_PREFIXES": "10.0.0.0/8"}, "egress network"),
-            ({"SP_REGISTRY_DIR": "/nonexistent/types"}, "SP_REGISTRY_DIR"),
+            ({"SP_HEL_ALLOWLIST": "https://"}, "SP_HEL_ALLOWLIST"),
+            ({"SP_HEL_ALLOWLIST": "*.com."}, "SP_HEL_ALLOWLIST"),
+            ({"SP_API_KEYS": '{"k":{"tenant":"a","allowlist":["a b"]}}'}, "SP_API_KEYS"),
+            ({"SP_API_KEYS": '{"k":{"tenant":"a","key_allowlist":[{"port":1}]}}'}, "SP_API_KEYS"),
+            ({"SP_EGRESS_PRIVATE_NETWORKS": "10.0.0.1/8"}, "SP_EGRESS_PRIVATE_NETWORKS"),
+            ({"SP_EGRESS_PRIVATE_NETWORKS": "everything"}, "SP_EGRESS_PRIVATE_NETWORKS"),
+            ({"SP_EGRESS_PRIVATE_NETWORKS": "127.0.0.0/8"}, "SP_EGRESS_PRIVATE_NETWORKS"),
+            ({"SP_EGRESS_PRIVATE_NETWORKS": "169.254.0.0/16"}, "SP_EGRESS_PRIVATE_NETWORKS"),
+            ({"SP_EGRESS_NAT64_PREFIXES": "10.0.0.0/8"}, "SP_EGRESS_NAT64_PREFIXES"),
+            ({"SP_RESERVED_CONFIG": "/nonexistent/reserved.json"}, "SP_RESERVED_CONFIG"),
         ],
     )
     async def test_settings_that_cannot_work_are_refused(
         self, tmp_path: Path, environ: dict[str, str], named: str
     ) -> None:
-        """The message names what to mend, and nothing is left open."""
-        with pytest.raises(StartRefused, match=named):
+        """The fault names the variable to mend, and nothing is left open."""
+        with pytest.raises(StartRefused) as caught:
             async with open_gateway(_settings(tmp_path, **environ)):
+                pass
+        assert [fault.pointer for fault in caught.value.faults] == [named]
+
+    async def test_a_registry_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
+        """The message names the setting."""
+        with pytest.raises(StartRefused, match="SP_REGISTRY_DIR"):
+            async with open_gateway(_settings(tmp_path, SP_REGISTRY_DIR="/nonexistent/types")):
                 pass
 
     async def test_a_faulty_registry_is_refused(self, tmp_path: Path) -> None:

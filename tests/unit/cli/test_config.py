@@ -48,3 +48,11 @@ def test_unknown_names_are_told(tmp_path: Path) -> None:
     """A name that means nothing is told with the one that was meant."""
     done = run_signet("config", cwd=tmp_path, settings={"SP_DATADIR": "x"})
     assert done.stderr == "warning: nothing reads SP_DATADIR (did you mean SP_DATA_DIR?)\n"
+
+
+def test_a_database_that_is_not_asked_for_is_told(tmp_path: Path) -> None:
+    """Who names a PostgreSQL and gets SQLite is told so, without its password."""
+    settings = {"SP_POSTGRES_URL": "postgresql://user:password@host/db"}
+    done = run_signet("config", cwd=tmp_path, settings=settings)
+    told = "warning: SP_POSTGRES_URL is not used, because SP_STORAGE is sqlite\n"
+    assert (done.returncode, done.stderr) == (0, told)

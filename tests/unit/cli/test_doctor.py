@@ -118,8 +118,46 @@ def test_types(tmp_path: Path) -> None:
 
 
 def test_egress(tmp_path: Path) -> None:
-    """An allowlist that cannot be used is wrong."""
-    assert findings(tmp_path, SP_HEL_ALLOWLIST="http://[nonsense")["egress"].verdict == "wrong"
+    """An allowlist that cannot be used is wrong, and named by its variable."""
+    found = findings(tmp_path, SP_HEL_ALLOWLIST="http://[nonsense")["egress"]
+    assert found.verdict == "wrong"
+    assert found.said.startswith("SP_HEL_ALLOWLIST: ")
+
+
+def test_reserve(tmp_path: Path) -> None:
+    """A reserved-capacity file that a start would be refused for is found, with its place."""
+    file = tmp_path / "reserved.json"
+    assert "reserve" not in findings(tmp_path / "data")
+    missing = findings(tmp_path / "data", SP_RESERVED_CONFIG=str(file))["reserve"]
+    assert (missing.verdict, "cannot be read" in missing.said) == ("wrong", True)
+    file.write_text('{"acme": {"vex_reserved": -5}}')
+    found = findings(tmp_path / "data", SP_RESERVED_CONFIG=str(file))["reserve"]
+    assert found.verdict == "wrong"
+    assert "SP_RESERVED_CONFIG: at /acme/vex_reserved" in found.said
+    file.write_text('{"acme": {"vex_reserved": 5}}')
+    found = findings(tmp_path / "data", SP_RESERVED_CONFIG=str(file))["reserve"]
+    assert (found.verdict, found.said) == ("ok", "plans of 1 tenant")
+
+
+def test_destinations_of_tenants_in_the_database(tmp_path: Path) -> None:
+    """What a tenant made at run time may call is asked for, and a note where it leads inside."""
+    settings = {"SP_DATA_DIR": str(tmp_path)}
+    for arguments in (
+        ("migrate", "--apply"),
+        ("tenants", "create", "initech", "--settings", '{"allowlist": ["127.0.0.1"]}'),
+    ):
+        done = run_signet(*arguments, cwd=tmp_path, settings=settings)
+        assert done.returncode == 0, done.stderr
+    noted = findings(tmp_path)["dns"]
+    assert (noted.verdict, "HEL_RESOLVED_LOOPBACK" in noted.said) == ("note", True)
+
+
+def test_a_database_that_nobody_asked_for(tmp_path: Path) -> None:
+    """Where a PostgreSQL is named and SQLite is in use, that is worth a note."""
+    noted = findings(tmp_path, SP_POSTGRES_URL="postgresql://h/d")["settings"]
+    assert noted.verdict == "note"
+    assert noted.said == "SP_POSTGRES_URL is not used, because SP_STORAGE is sqlite"
+    assert "SP_STORAGE=postgres" in noted.mend
 
 
 def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from tests.collector import collector
 
 from signet.cli import reachability
 from signet.cli.reachability import Reached, reached
+from signet.core.ids import TenantId
+from signet.core.tenant import Tenant
 from signet.settings import read_settings
 
 TOKEN = "sk-the-right-key-0123456789"
@@ -53,9 +55,9 @@ def service(status: int = 200) -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-def ask(**environ: str) -> dict[str, Reached]:
+def ask(*tenants: Tenant, **environ: str) -> dict[str, Reached]:
     """What is found under these settings, by name."""
-    answers = asyncio.run(reached(read_settings(environ).settings))
+    answers = asyncio.run(reached(read_settings(environ).settings, tenants))
     return {answer.name: answer for answer in answers}
 
 
@@ -123,3 +125,18 @@ def test_destinations(tmp_path: Path) -> None:
     assert "egress check" in found["dns"].mend
     found = ask(SP_HEL_ALLOWLIST="93.184.215.14, *.example.com")
     assert found["dns"].said == "1 destinations have addresses that may be called"
+
+
+def test_destinations_of_tenants() -> None:
+    """Theirs are asked for too, each once; one that cannot be called is theirs to mend, where
+    everybody's is the operator's. Of very many, the rest is counted."""
+    own = Tenant(id=TenantId("a"), allowlist=("93.184.215.14", {"host": "93.184.215.15"}))
+    found = ask(own, SP_HEL_ALLOWLIST="93.184.215.14")
+    assert found["dns"].said == "2 destinations have addresses that may be called"
+    inside = Tenant(id=TenantId("b"), allowlist=("127.0.0.1",))
+    found = ask(own, inside)
+    assert (found["dns"].grave, "127.0.0.1" in found["dns"].said) == (False, True)
+    assert ask(own, inside, SP_HEL_ALLOWLIST="127.0.0.1")["dns"].grave
+    many = Tenant(id=TenantId("c"), allowlist=tuple(f"93.184.215.{last}" for last in range(1, 21)))
+    assert ask(many)["dns"].said.startswith("16 destinations have addresses")
+    assert ask(many)["dns"].said.endswith("4 more were not asked")
