@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from signet import __version__
-from signet.cli.arguments import Parser
+from signet.cli.arguments import Parser, spelled
 from signet.cli.exits import MEANINGS, Exit, exit_for
 from signet.core.errors import SignetError
 
@@ -156,7 +156,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if command is None:
         _report("signet", [_no_such(arguments[0])])
         return Exit.USAGE
-    args = command_parser(command).parse_args(arguments)
+    args = command_parser(command).parse_args(spelled(arguments))
     code = _module(command).run(args)
     sys.stdout.flush()  # here, where a reader that has gone is still handled
     return code

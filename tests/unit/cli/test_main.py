@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 from tests.live import environment, run_signet
+from tests.unit.receipts.samples import chain, export
 
 from signet import __version__
 from signet.cli.exits import MEANINGS, Exit
 from signet.cli.main import COMMANDS, Command, command_parser, main, overview
+from signet.receipts.keys import SigningKey
 
 
 def test_overview(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,6 +100,15 @@ def test_verify_needs_nothing_of_the_server(tmp_path: Path) -> None:
     assert without(blocked, "config", cwd=tmp_path).returncode == 0
     assert without(blocked, "keys", "generate", cwd=tmp_path).returncode == 0
     assert without(blocked, "--help", cwd=tmp_path).returncode == 0
+
+
+def test_a_key_whose_id_begins_with_a_dash_is_pinned(tmp_path: Path) -> None:
+    """A receipt of such a key is verified as that of any other is."""
+    seeds = (number.to_bytes(32, "big") for number in itertools.count())
+    key = next(key for key in map(SigningKey.from_seed, seeds) if key.kid.startswith("-"))
+    file = tmp_path / "bundle.json"
+    file.write_bytes(export(chain(2, key=key), key=key))
+    assert main(["verify", str(file), "--trust", key.kid]) == 0
 
 
 def test_reader_that_leaves(tmp_path: Path) -> None:
