@@ -207,13 +207,15 @@ def _checked(tenant: str, members: Mapping[str, Json]) -> Tenant:
 
 
 def _known(row: StoredTenant) -> KnownTenant:
-    described = read_tenant(TenantId(row.tenant), members_of(row.document))
-    return KnownTenant(
-        id=described.id,
-        members=tenant_members(described),
-        created_us=row.created_us,
-        changed_us=row.changed_us,
-    )
+    """Return what a row describes; one that another release wrote, and this one cannot read, as it
+    is stored: it is not served, and only who sees it can mend it."""
+    id, as_stored = TenantId(row.tenant), dict[str, Json]()
+    try:
+        as_stored = members_of(row.document)
+        members = tenant_members(read_tenant(id, as_stored))
+    except TenantInvalid:
+        members = {**tenant_members(Tenant(id=id)), **as_stored}
+    return KnownTenant(id=id, members=members, created_us=row.created_us, changed_us=row.changed_us)
 
 
 def _configured(tenant: Tenant) -> KnownTenant:

@@ -98,7 +98,8 @@ async def _postgres(config: PostgresConfig) -> list[Applied]:
         TimeoutError,
         ValueError,
     ) as error:
-        raise StorageUnavailable(f"Cannot read the schema: {error}") from error
+        said = str(error) or "no answer in time"
+        raise StorageUnavailable(f"Cannot read the schema: {said}") from error
 
 
 def _applied(row: Sequence[object]) -> Applied:

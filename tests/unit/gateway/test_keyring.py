@@ -248,7 +248,8 @@ class TestUnusable:
     async def test_a_document_of_another_time(
         self, nodes: tuple[Node, Node], document: bytes
     ) -> None:
-        """Whatever a row holds, reading it never ends the keyring."""
+        """Whatever a row holds, reading it ends neither the keyring nor a list of tenants, and who
+        sees what is wrong can mend it."""
         one, _ = nodes
         await one.tenants.create("initech", {}, actor=TESTER)
 
@@ -259,6 +260,12 @@ class TestUnusable:
         await one.db.transact(spoil)
         await one.keyring.refresh()
         assert [unusable.subject for unusable in one.keyring.unusable] == ["tenant initech"]
+        shown = await one.tenants.find("initech")
+        assert "initech" in [tenant.id for tenant in await one.tenants.page(after="", limit=100)]
+        if document == b'{"sealed":1}':
+            assert shown.members["sealed"] == 1
+            await one.tenants.change("initech", {"sealed": None}, actor=TESTER)
+            assert one.keyring.unusable == ()
 
 
 async def test_a_pepper_that_is_not_set_here(db: Database) -> None:  # noqa: F811
