@@ -91,6 +91,21 @@ class TestAttempts:
             ("exchange", None, "invalid_json"),
         ]
 
+    async def test_a_key_in_a_path_is_not_told(self, app: App) -> None:
+        """Who asks for a key by its text, and not by its id, does not put it into the log for
+        good; nor does who mistakes a key, also one of the settings, for a trace."""
+        made = await app.ask("POST", "/v1/admin/keys", {"tenant": "acme"}, api_key="admin-key")
+        key = made.json["key"]
+        for path in (f"/v1/receipts/chain/{key}", "/v1/receipts/chain/at-acme-key-here"):
+            assert (await app.get(path)).status == 404
+        for method, path in (("GET", key), ("POST", f"{key}/revoke")):
+            reply = await app.ask(method, f"/v1/admin/keys/{path}", api_key="admin-key")
+            assert reply.status == 404
+        entries = [*await told(app), *await told(app, "operator")]
+        assert key not in json.dumps(entries)
+        objects = [entry["object"] for entry in entries if entry["code"] == "not_found"]
+        assert sorted(objects) == [*["[redacted]"] * 3, "at-[redacted]-here"]
+
     async def test_a_stranger_leaves_no_entry(self, app: App) -> None:
         """Without a good key there is nobody to tell of; metrics count them."""
         await app.get("/v1/usage", api_key="nobody")

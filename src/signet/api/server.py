@@ -37,12 +37,14 @@ from signet.gateway.audit import Trail
 from signet.gateway.limits import Limits
 from signet.gateway.ports import Busy, Clock
 from signet.storage.errors import StorageBusy, StorageError
+from signet.telemetry.logs import Redactor
 from signet.telemetry.metrics import Metrics
 from signet.telemetry.traces import Traces
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
 _Entrance = Callable[[Request, Visit], Awaitable[Response]]
 
+_REDACTOR: Final = Redactor()
 _NOWHERE: Final = "_none"
 """The route of what has none."""
 
@@ -154,7 +156,7 @@ class _Recorder:
         """Write it down, unless it was anonymous or its entry is in the log with its receipt."""
         if visit.principal is None or visit.recorded:
             return
-        about = visit.object or "/".join(map(str, request.path_params.values())) or None
+        about = visit.object or _asked_for(request)
         self.trail.attempted(
             visit.principal,
             action=operation.name,
@@ -162,6 +164,16 @@ class _Recorder:
             code=visit.code or code,
             origin=visit.origin,
         )
+
+
+def _asked_for(request: Request) -> str | None:
+    """Return what the path names, without a key: one that was taken for its id would stay in the
+    log for good."""
+    about = "/".join(map(str, request.path_params.values()))
+    if not about:
+        return None
+    secrets = presented_secrets(request.scope["headers"])
+    return _REDACTOR.line(about.encode("utf-8", "replace"), secrets).decode("utf-8")
 
 
 def _guarded(
