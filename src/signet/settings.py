@@ -14,6 +14,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 from urllib.parse import unquote, urlsplit
@@ -112,6 +113,13 @@ def _one_of(*choices: str) -> Callable[[str], Any]:
 
 def _list(text: str) -> tuple[str, ...]:
     return tuple(entry.strip() for entry in text.split(",") if entry.strip())
+
+
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(map(ip_network, _list(text)))
+    except ValueError as error:
+        raise ValueError("addresses or networks such as 10.0.0.0/8, comma-separated") from error
 
 
 def _origin_url(text: str) -> str:
@@ -248,6 +256,13 @@ class ServerSettings:
         _whole(8, 1_000_000),
         2000,
         "Connections that each process keeps open; past them the longest idle one is closed.",
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        "SP_TRUSTED_PROXIES",
+        _networks,
+        (),
+        "Addresses and networks of proxies in front; their `X-Forwarded-For` says who called.",
+        shown="none",
     )
     drain_s: float = _setting(
         "SP_DRAIN_SECONDS", _seconds(0, 600), 20.0, "How long a stop waits for work in progress."

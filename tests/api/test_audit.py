@@ -120,6 +120,17 @@ class TestAttempts:
         assert len(await told(app)) == len(await told(app, "globex")) == 1
 
 
+async def test_behind_a_proxy_callers_have_their_own_address(tmp_path: Path) -> None:
+    """An entry has the address that the named proxy heard, and what a stranger says is no address
+    of anybody."""
+    async with open_app(tmp_path, SP_TRUSTED_PROXIES="10.0.0.0/8, 127.0.0.1") as app:
+        headers = [(b"x-forwarded-for", b"203.0.113.9, 192.0.2.7")]
+        await app.exchange(invoice(), headers=headers)
+        key = (b"x-signet-api-key", b"acme-key")
+        await app.call("GET", "/v1/usage", headers=[*headers, key], client=("198.51.100.1", 1))
+        assert [e["address"] for e in await told(app)] == ["192.0.2.7", "198.51.100.1"]
+
+
 async def test_addresses_can_be_switched_off(tmp_path: Path) -> None:
     """With SP_AUDIT_ADDRESSES=off no entry holds an address."""
     async with open_app(tmp_path, SP_AUDIT_ADDRESSES="off") as app:

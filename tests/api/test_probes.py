@@ -99,6 +99,12 @@ class TestMetrics:
         for host in ("127.0.0.1", "::1", "127.8.8.8"):
             assert (await app.call("GET", "/metrics", client=(host, 1))).status == 200
 
+    async def test_a_proxy_on_loopback_is_not_who_asks(self, app: App) -> None:
+        """What a proxy of this machine passes on comes from outside, and needs the token."""
+        for name in (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via"):
+            reply = await app.call("GET", "/metrics", headers=[(name, b"127.0.0.1")])
+            assert (reply.status, reply.code) == (401, "unauthenticated")
+
     async def test_a_token_opens_it_from_anywhere(self, tmp_path: Path) -> None:
         """With a token only the token counts."""
         async with open_app(tmp_path, SP_METRICS_TOKEN="scrape-me") as app:
@@ -108,3 +114,11 @@ class TestMetrics:
             headers = [(b"authorization", b"Bearer scrape-me")]
             reply = await app.call("GET", "/metrics", headers=headers, client=("10.0.0.1", 1))
             assert reply.status == 200
+            headers += [(b"x-forwarded-for", b"203.0.113.5")]
+            assert (await app.call("GET", "/metrics", headers=headers)).status == 200
+
+    async def test_a_token_may_have_any_letters(self, tmp_path: Path) -> None:
+        """It is compared as the bytes that were sent."""
+        async with open_app(tmp_path, SP_METRICS_TOKEN="täglich") as app:
+            headers = [(b"authorization", "Bearer täglich".encode())]
+            assert (await app.call("GET", "/metrics", headers=headers)).status == 200

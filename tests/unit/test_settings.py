@@ -121,6 +121,7 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
         ("SP_LOG_LEVEL", ["verbose", "INFO"]),
         ("SP_ISSUER", ["a\nb", "a\x00b", "x" * 513, "\udcff"]),
         ("SP_DATA_DIR", ["\udcff"]),
+        ("SP_TRUSTED_PROXIES", ["10.0.0.1/8", "proxy", "10.0.0.0/33", "10.0.0.1 10.0.0.2"]),
         ("SP_OPENAI_BASE_URL", ["foo", "ftp://h", "https://", "https://u:p@h/v1", "https://h/?q"]),
         ("SP_STRIPE_BASE_URL", ["foo", "//h", "https://h:0", "https://h:x", "https://u@h"]),
         ("SP_API_KEYS", ["{", "[]", '{"a":1}', '{"a":{"tenant":"x"},"a":{"tenant":"y"}}', "NaN"]),

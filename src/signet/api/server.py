@@ -30,6 +30,7 @@ from signet.api.operations import (
     Secured,
     problem_response,
 )
+from signet.api.proxies import NO_PROXIES, Proxies
 from signet.api.visits import Visit
 from signet.core.tenant import Principal
 from signet.core.tenant import Scope as KeyScope
@@ -60,15 +61,16 @@ def build_api(
     trail: Trail,
     addresses: bool,
     clock: Clock,
+    proxies: Proxies = NO_PROXIES,
     traces: Traces | None = None,
 ) -> ASGIApp:
     """Return the application that serves `operations` and their OpenAPI document.
 
     Whatever somebody with a key asks is told to `trail`, the client's address only where
-    `addresses` says so.
+    `addresses` says so; behind one of the `proxies`, that of whom it heard.
     """
     described = _describe_itself(operations, version)
-    recorder = _Recorder(trail=trail, addresses=addresses, clock=clock)
+    recorder = _Recorder(trail=trail, addresses=addresses, proxies=proxies, clock=clock)
     guarded = [
         (operation, _guarded(operation, keyring, limits, metrics, log, recorder, traces))
         for operation in (*operations, described)
@@ -146,11 +148,14 @@ class _Recorder:
 
     trail: Trail
     addresses: bool
+    proxies: Proxies
     clock: Clock
 
     def begin(self, request: Request) -> Visit:
         """Begin a visit, before anything is known of who it is."""
-        return visits.begin(request, now_us=self.clock(), addresses=self.addresses)
+        return visits.begin(
+            request, now_us=self.clock(), addresses=self.addresses, proxies=self.proxies
+        )
 
     def end(self, operation: Operation, visit: Visit, request: Request, code: str) -> None:
         """Write it down, unless it was anonymous or its entry is in the log with its receipt."""

@@ -9,6 +9,7 @@ from typing import Final, cast
 
 from starlette.requests import Request
 
+from signet.api.proxies import NO_PROXIES, Proxies
 from signet.core.audit import Origin
 from signet.core.tenant import Principal
 
@@ -32,8 +33,11 @@ class Visit:
     recorded: bool = False
 
 
-def begin(request: Request, *, now_us: int, addresses: bool) -> Visit:
+def begin(
+    request: Request, *, now_us: int, addresses: bool, proxies: Proxies = NO_PROXIES
+) -> Visit:
     """Begin the visit of `request`; its client's address is kept only where `addresses` says so.
+    Behind one of the `proxies` the client is whom that one heard.
 
     A caller's own X-Request-Id is kept if it is short and plain, so that it can be found again.
     """
@@ -44,7 +48,7 @@ def begin(request: Request, *, now_us: int, addresses: bool) -> Visit:
             own = value.decode("ascii") if _REQUEST_ID.fullmatch(value) else None
             break
     client: tuple[str, int] | None = scope.get("client")
-    address = client[0] if addresses and client else None
+    address = proxies.caller(client[0], scope["headers"]) if addresses and client else None
     request_id = own or os.urandom(8).hex()
     visit = Visit(origin=Origin(request_id=request_id, address=address, received_us=now_us))
     scope[_PLACE] = visit

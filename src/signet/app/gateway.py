@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from signet import __version__
 from signet.api.answers import render
+from signet.api.proxies import Proxies
 from signet.api.routes import api_keys as api_key_routes
 from signet.api.routes import audit, dry_run, exchange, payloads, probes, receipts, tenants, usage
 from signet.api.routes import billing as billing_routes
@@ -301,6 +302,7 @@ async def open_gateway(
             log=log,
             trail=trail,
             addresses=settings.audit.addresses == "on",
+            proxies=Proxies(networks=settings.server.trusted_proxies),
             clock=_now_us,
             traces=traces,
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 from starlette.requests import Request
 
+from signet.api.proxies import Proxies
 from signet.api.visits import begin, visit_of
 
 
@@ -25,6 +28,16 @@ def test_addresses_can_be_left_out() -> None:
     """No address is kept where the operator says so, or where there is none."""
     assert begin(request(client=("192.0.2.7", 1)), now_us=5, addresses=False).origin.address is None
     assert begin(request(client=None), now_us=5, addresses=True).origin.address is None
+
+
+def test_behind_a_proxy_it_is_the_caller_s() -> None:
+    """Where the proxy is a named one; anybody else's word is not taken."""
+    one = request((b"x-forwarded-for", b"192.0.2.7"), client=("10.0.0.1", 1))
+    named = Proxies(networks=(ip_network("10.0.0.1"),))
+    behind = begin(one, now_us=5, addresses=True, proxies=named).origin
+    assert behind.address == "192.0.2.7"
+    assert begin(one, now_us=5, addresses=True).origin.address == "10.0.0.1"
+    assert begin(one, now_us=5, addresses=False, proxies=named).origin.address is None
 
 
 def test_a_plain_request_id_is_kept() -> None:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from signet.api import schemas
 from signet.api.operations import Content, Operation, Public, problem_response
+from signet.api.proxies import is_forwarded
 from signet.receipts.receipt import timestamp
 from signet.telemetry.metrics import CONTENT_TYPE
 
@@ -82,8 +83,10 @@ def _may_read_metrics(request: Request, token: str | None) -> bool:
     if token is not None:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(
-            given.strip().encode("utf-8", "replace"), token.encode()
+            given.strip().encode("latin-1"), token.encode()
         )
+    if is_forwarded(request.scope["headers"]):
+        return False  # it is a proxy that is on loopback, not who asks
     try:
         return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
     except ValueError:
