@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from tests.storage.ledger import commit, count, hashes, pending, receipts_of
@@ -161,6 +162,66 @@ async def test_rows_are_counted(db: Database) -> None:
         ]
 
     assert await db.transact(counts) == [5, 0, 3, 0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 200])
+async def test_any_number_of_rows(db: Database, count: int) -> None:
+    """Each row is written once and found once, those that conflict among themselves too."""
+    written = PerRow(
+        sqlite="""
+            INSERT INTO signing_keys (kid, public, created_us) VALUES (?, ?, ?)
+            ON CONFLICT (kid) DO NOTHING
+        """,
+        postgres="""
+            INSERT INTO signing_keys (kid, public, created_us)
+            SELECT * FROM unnest($1::text[], $2::bytea[], $3::bigint[])
+            ON CONFLICT (kid) DO NOTHING
+        """,
+    )
+    found = PerRow(
+        sqlite="""
+            WITH k (kid) AS (VALUES (?))
+            SELECT s.created_us FROM k CROSS JOIN signing_keys s ON s.kid = k.kid
+        """,
+        postgres="""
+            SELECT s.created_us FROM unnest($1::text[]) AS k (kid)
+            JOIN signing_keys s ON s.kid = k.kid
+        """,
+    )
+    rows = [(f"k{i}", b"p" * 32, i) for i in range(count)]
+
+    async def wrote(tx: Tx) -> int:
+        return await tx.execute_each(written, [*rows, *rows])
+
+    async def read(tx: ReadTx) -> list[int]:
+        return await tx.each(int, found, [(kid,) for kid, _, _ in rows])
+
+    assert await db.transact(wrote) == count
+    assert sorted(await db.read(read)) == list(range(count))
+
+
+async def test_a_row_that_is_refused_takes_all_with_it(db: Database) -> None:
+    """Of a statement that failed in the middle nothing is left, even if somebody caught it."""
+    statement = PerRow(
+        sqlite="INSERT INTO signing_keys (kid, public, created_us) VALUES (?, ?, ?)",
+        postgres="""
+            INSERT INTO signing_keys (kid, public, created_us)
+            SELECT * FROM unnest($1::text[], $2::bytea[], $3::bigint[])
+        """,
+    )
+    kids = ("a", "b", "c", "a", "d")
+
+    async def write(tx: Tx) -> None:
+        with suppress(IntegrityViolated):
+            await tx.execute_each(statement, [(kid, b"p" * 32, 1) for kid in kids])
+
+    async def count(tx: ReadTx) -> int | None:
+        return await tx.one(int, "SELECT count(*) FROM signing_keys")
+
+    before = await db.read(count)
+    with pytest.raises(IntegrityViolated):
+        await db.transact(write)
+    assert await db.read(count) == before
 
 
 async def test_many_statements_in_one_round_trip(db: Database) -> None:

@@ -486,8 +486,9 @@ async def _read_stored(tx: ReadTx, results: Sequence[Result | _Stored]) -> list[
 
 _HEADS = PerRow(
     sqlite="""
-        SELECT tenant, trace_id, trace, hop, receipt_hash
-        FROM heads WHERE tenant = ? AND trace_id = ?
+        WITH k (tenant, trace_id) AS (VALUES (?, ?))
+        SELECT h.tenant, h.trace_id, h.trace, h.hop, h.receipt_hash
+        FROM k CROSS JOIN heads h ON h.tenant = k.tenant AND h.trace_id = k.trace_id
     """,
     postgres="""
         SELECT h.tenant, h.trace_id, h.trace, h.hop, h.receipt_hash
@@ -498,10 +499,11 @@ _HEADS = PerRow(
 )
 _KEYS = PerRow(
     sqlite="""
+        WITH k (tenant, key_hash) AS (VALUES (?, ?))
         SELECT i.tenant, i.key_hash, i.fingerprint, i.receipt, c.fence, c.lease_until_us
-        FROM idempotency i LEFT JOIN claims c ON i.receipt IS NULL
+        FROM k CROSS JOIN idempotency i ON i.tenant = k.tenant AND i.key_hash = k.key_hash
+        LEFT JOIN claims c ON i.receipt IS NULL
             AND c.tenant = i.tenant AND c.key_hash = i.key_hash
-        WHERE i.tenant = ? AND i.key_hash = ?
     """,
     postgres="""
         SELECT i.tenant, i.key_hash, i.fingerprint, i.receipt, c.fence, c.lease_until_us

@@ -31,8 +31,9 @@ T = TypeVar("T")
 class PerRow:
     """One statement to be carried out for each of many rows, in the form each engine is fast at.
 
-    `sqlite` has one `?` per column and runs once per row, prepared once. `postgres` takes one
-    array per column (`$1`, `$2`, …, usually through `unnest`) and runs once for all rows.
+    `sqlite` has one `?` per column and runs once per row, prepared once, or, where it takes them
+    as `VALUES (?, …)`, for several rows at a time. `postgres` takes one array per column (`$1`,
+    `$2`, …, usually through `unnest`) and runs once for all rows.
     """
 
     sqlite: LiteralString
