@@ -338,6 +338,7 @@ async def open_gateway(
         limiting = Worker(name="limiting", work=limits.take_waiting, every_s=0.0)
         watching = self_watch(metrics, committer, settings.storage.data_dir)
         busy = (*measured((*workers, *billing.workers), metrics), *watching, limiting)
+        resources.callback(metrics.pour)  # what was counted since the timer's last look
         async with running(busy, log):
             yield gateway
 

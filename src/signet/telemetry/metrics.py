@@ -28,7 +28,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from signet.telemetry.tally import Tally
+from signet.telemetry.tally import Count, Tally
 from signet.telemetry.vitals import Vitals
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -81,7 +81,8 @@ class Metrics:
         self.exchanges = self._counter(
             "signet_exchanges_total", "Accepted exchanges, by outcome.", "outcome"
         )
-        self._outcomes: dict[str, Counter] = {}
+        self._counted: dict[Counter, Count] = {}
+        self._outcomes: dict[str, Count] = {}
         self.denied = self._counter(
             "signet_denied_total", "Exchanges that policy denied, by reason.", "reason"
         )
@@ -191,6 +192,7 @@ class Metrics:
             "signet_payloads_erased_total", "Payloads erased, on request or by age.", "reason"
         )
         self.vex_units = self._counter("signet_vex_units_total", "Verified exchanges metered.")
+        self._vex_units = self.counted(self.vex_units)
         self.requests = self._counter(
             "signet_http_requests_total", "HTTP answers, by route and status.", "route", "status"
         )
@@ -294,10 +296,10 @@ class Metrics:
         """Count an exchange whose receipt is durable."""
         of_outcome = self._outcomes.get(outcome)
         if of_outcome is None:
-            of_outcome = self._outcomes[outcome] = self.exchanges.labels(outcome)
-        of_outcome.inc()
+            of_outcome = self._outcomes[outcome] = self.counted(self.exchanges.labels(outcome))
+        of_outcome.add()
         if vex_units:
-            self.vex_units.inc(vex_units)
+            self._vex_units.add(vex_units)
         if fu_tokens:
             self.fu_tokens.inc(fu_tokens)
         if outcome == "denied":
@@ -318,11 +320,17 @@ class Metrics:
             self._tenants.add(tenant)
         return tenant
 
+    def counted(self, counter: Counter) -> Count:
+        """Return the one place where the hot path notes what `counter` will be told."""
+        return self._counted.setdefault(counter, Count(counter))
+
     def pour(self) -> None:
         """Tell the families what the hot path has only noted."""
         self._in_flight.set(self.requests_in_flight)
         for tally in (self.whole, self.sealing, self.limiting, *self.phases.values()):
             tally.pour()
+        for count in tuple(self._counted.values()):
+            count.pour()
 
     def _counter(self, name: str, doc: str, *labels: str) -> Counter:
         return Counter(name, doc, labels, registry=self.registry)

@@ -1,8 +1,8 @@
 """Observations that wait in memory, so that the hot path pays an append and nothing more.
 
 Processes that share a port keep their values in mapped files, where one observation costs ten
-microseconds and an exchange makes half a dozen. A tally is emptied into its histogram some times a
-second, and whenever somebody asks.
+microseconds and an exchange makes half a dozen. What waits is poured into its family ten times a
+second, at the end, and whenever this process is asked.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from typing import Final
 
+from prometheus_client import Counter as Family
 from prometheus_client import Histogram
 
 _MOST: Final = 1 << 16  # nobody empties it: then the oldest go, and memory does not
@@ -40,3 +41,23 @@ class Tally:
             histogram._buckets[bucket].inc(count)  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
         if into:
             histogram._sum.inc(total)  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
+
+
+class Count:
+    """What `counter` will be told. Any thread may add; one at a time may pour."""
+
+    def __init__(self, counter: Family) -> None:
+        self._counter = counter
+        self._waiting: deque[int] = deque()
+
+    def add(self, amount: int = 1) -> None:
+        """Note that there are `amount` more."""
+        self._waiting.append(amount)
+        if len(self._waiting) > _MOST:  # nobody empties it
+            self.pour()
+
+    def pour(self) -> None:
+        """Tell the counter all that waits."""
+        waiting = self._waiting
+        if waiting:
+            self._counter.inc(sum([waiting.popleft() for _ in range(len(waiting))]))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from signet.telemetry.tally import Tally
+from signet.telemetry.tally import Count, Tally
 
 
 def samples(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
@@ -42,3 +42,28 @@ def test_nobody_pours() -> None:
         tally.observe(0.5)
     tally.pour()
     assert registry.get_sample_value("h_count") == 1 << 16
+
+
+@given(st.lists(st.integers(0, 9)))
+def test_a_count_is_the_same_as_counting(amounts: list[int]) -> None:
+    """Whatever was added, and however often it was poured, the counter tells the sum."""
+    registry = CollectorRegistry()
+    count = Count(Counter("c", "C.", registry=registry))
+    for number, amount in enumerate(amounts):
+        count.add(amount)
+        if number % 3 == 0:
+            count.pour()
+    count.pour()
+    count.pour()
+    assert registry.get_sample_value("c_total") == sum(amounts)
+
+
+def test_a_count_that_nobody_pours_is_not_lost() -> None:
+    """What waits is bounded in memory, and still counted in full."""
+    registry = CollectorRegistry()
+    count = Count(Counter("c", "C.", registry=registry))
+    for _ in range(70_000):
+        count.add()
+    assert registry.get_sample_value("c_total") == (1 << 16) + 1
+    count.pour()
+    assert registry.get_sample_value("c_total") == 70_000
