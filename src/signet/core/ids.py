@@ -24,12 +24,14 @@ IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 RECEIPT_HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
+_VARIANTS: Final = "89ab" * 4
+
+
 def new_trace_id(now_us: int, dice: bytes) -> TraceId:
     """Return a UUIDv7 (RFC 9562 §5.7) for `now_us` and ten random bytes."""
-    head = (now_us // 1000) << 16 | 0x7000 | int.from_bytes(dice[:2], "big") & 0x0FFF
-    tail = 1 << 63 | int.from_bytes(dice[2:10], "big") & ((1 << 62) - 1)
-    text = f"{head:016x}{tail:016x}"
-    return TraceId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+    time, drawn = f"{now_us // 1000:012x}", dice.hex()
+    variant = _VARIANTS[dice[2] >> 4]
+    return TraceId(f"{time[:8]}-{time[8:]}-7{drawn[1:4]}-{variant}{drawn[5:8]}-{drawn[8:20]}")
 
 
 def idempotency_hash(issuer: str, tenant: TenantId, key: str) -> KeyHash:

@@ -26,9 +26,9 @@ from signet.core.tenant import Principal
 from signet.core.values import value_class
 from signet.gateway.pipeline import LARGE_BODY_BYTES, Pipeline
 from signet.gateway.ports import Clock, Dice
-from signet.gateway.reading import is_normal
+from signet.gateway.reading import parse_normal
 from signet.gateway.sealing import Draft, pending, salted_id
-from signet.receipts.canonical import parse, parse_for_verification
+from signet.receipts.canonical import parse_for_verification
 from signet.receipts.errors import ReceiptError
 from signet.storage import exchanges as stored
 from signet.storage import idempotency, receipts
@@ -180,7 +180,8 @@ class Exchanges:
             detail = "an idempotency key is 1 to 255 visible ASCII characters"
             return NotAccepted(code="idempotency_key_malformed", detail=detail)
         try:
-            envelope = read_envelope(parse(body, max_depth=self.max_depth))
+            document, is_normal = parse_normal(body, max_depth=self.max_depth)
+            envelope = read_envelope(document)
         except ReceiptError as error:
             fault = Fault(pointer=error.pointer or "", code=error.code, detail=error.detail)
             return NotAccepted(code="invalid_json", detail=str(error), faults=(fault,))
@@ -205,7 +206,7 @@ class Exchanges:
             subject=subject,
             envelope=envelope,
             body_bytes=len(body),
-            is_normal=is_normal(body, self.max_depth),
+            is_normal=is_normal,
             traceparent=traceparent,
             origin=origin,
         )

@@ -15,7 +15,7 @@ from signet.core.invariants import violations
 from signet.core.repair import Grade, Repaired, Unrepairable, repair
 from signet.core.toolcalls import EmbeddedText
 from signet.core.values import value_class
-from signet.receipts.canonical import MAX_DEPTH, Json, normalize, parse
+from signet.receipts.canonical import MAX_DEPTH, Json, normalize, parse_ascii
 from signet.receipts.errors import ReceiptError
 
 _MAX_LISTED: Final = 32  # a hostile payload has thousands, and a receipt stays small
@@ -47,8 +47,8 @@ def read_text(embedded: EmbeddedText, *, max_depth: int, nfc: bool) -> Read | Br
     """
 
     def strict(text: str) -> Json:
-        value = parse(text, max_depth=max_depth)
-        return normalize(value).value if nfc and not is_normal(text, max_depth) else value
+        value, is_normal = parse_normal(text, max_depth=max_depth)
+        return normalize(value).value if nfc and not is_normal else value
 
     schema = embedded.schema
     read: Read | None = None
@@ -76,15 +76,14 @@ def read_text(embedded: EmbeddedText, *, max_depth: int, nfc: bool) -> Read | Br
     return Read(embedded=embedded, value=value, repaired=mended if mended.edits else None)
 
 
-def is_normal(text: bytes | str, max_depth: int) -> bool:
-    """Whether strict JSON of this text is sure to be in NFC and to have a canonical form.
+def parse_normal(text: bytes | str, *, max_depth: int) -> tuple[Json, bool]:
+    """As `parse`, and whether the value is sure to be in NFC and to have a canonical form.
 
-    It is where all characters are ASCII, escaped ones too, and nothing is nested deeper than
-    canonical JSON may be. Of other text, `normalize` has to find out.
+    It is where all its characters are ASCII and nothing is nested deeper than canonical JSON may
+    be. Of any other, `normalize` has to find out.
     """
-    if max_depth > MAX_DEPTH or not text.isascii():
-        return False
-    return "\\u" not in text if isinstance(text, str) else b"\\u" not in text
+    value, is_ascii = parse_ascii(text, max_depth=max_depth)
+    return value, is_ascii and max_depth <= MAX_DEPTH
 
 
 def held_against(embedded: EmbeddedText, repaired: str) -> tuple[Fault, ...]:

@@ -28,6 +28,7 @@ from signet.receipts.ijson import (
     MAX_SAFE_INTEGER,
     Json,
     parse,
+    parse_ascii,
     parse_for_verification,
     pointer,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "normalize",
     "number_text",
     "parse",
+    "parse_ascii",
     "parse_for_verification",
     "pointer",
     "simple_bytes",

@@ -40,6 +40,14 @@ def parse(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Json:
     their ECMAScript spelling (`number_not_exact`: send them as strings), and nesting deeper than
     `max_depth`. Takes time linear in the length of the text, whatever the text.
     """
+    return _parse(data, max_depth, _DOOR)[0]
+
+
+def parse_ascii(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> tuple[Json, bool]:
+    """As `parse`, and whether all strings and names in the value are sure to be ASCII.
+
+    False only says that nobody looked closely enough.
+    """
     return _parse(data, max_depth, _DOOR)
 
 
@@ -49,7 +57,7 @@ def parse_for_verification(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> 
     As `parse`, but numbers are read as RFC 8785 reads them: safe integers as int, all others as
     IEEE doubles (appendix B has `295147905179352830000`). Raises `ParseError`.
     """
-    return _parse(data, max_depth, _SIGNED)
+    return _parse(data, max_depth, _SIGNED)[0]
 
 
 def pointer(*tokens: str | int) -> str:
@@ -69,51 +77,50 @@ def _escape(token: str | int) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _parse(data: bytes | str, max_depth: int, reading: json.JSONDecoder) -> Json:
+def _parse(data: bytes | str, max_depth: int, reading: json.JSONDecoder) -> tuple[Json, bool]:
     try:
         raw = data.encode("utf-8") if isinstance(data, str) else data
     except UnicodeEncodeError:  # a str may hold lone surrogates; the careful reading names them
-        return _parse_carefully(data, max_depth, reading)
-    value = _parse_fast(raw, max_depth, reading)
-    return _parse_carefully(raw, max_depth, reading) if isinstance(value, _Unsure) else value
+        return _parse_carefully(data, max_depth, reading), False
+    fast = _parse_fast(raw, max_depth, reading)
+    return (_parse_carefully(raw, max_depth, reading), False) if fast is None else fast
 
 
 # --- the fast reading -----------------------------------------------------------------------
 
 
-class _Unsure:
-    """The fast reading cannot vouch for the text; it may still be good."""
-
-
-_UNSURE = _Unsure()
 _MAYBE_BEYOND_64_BITS = re.compile(rb"[0-9]{19}")
 
 
-def _parse_fast(data: bytes, max_depth: int, reading: json.JSONDecoder) -> Json | _Unsure:
-    """What orjson reads, if a few looks at it prove that nothing was lost."""
+def _parse_fast(data: bytes, max_depth: int, reading: json.JSONDecoder) -> tuple[Json, bool] | None:
+    """What orjson reads, if a few looks at it prove that nothing was lost, and whether it is ASCII.
+
+    None: it cannot vouch for the text, which may still be good.
+    """
     if ACCELERATOR is None:
-        return _UNSURE
+        return None
     try:
         value = ACCELERATOR.loads(data)
         echo = ACCELERATOR.echo(value)  # refuses integers beyond ±(2^53−1)
     except (ValueError, TypeError):
-        return _UNSURE
+        return None
     # Of equal names orjson keeps one. Then the echo has fewer colons: each member has one, those
     # inside strings come back as they went in, and none was spelled as an escape (\u003a).
     if _colons(data) != _colons(echo) or (b"\\" in data and b"\\u003" in data):
-        return _UNSURE
+        return None
     # From here on only depth and numbers are in doubt. orjson makes a double of every number that
     # has a fraction or an exponent, or is an integer beyond 64 bits.
     has_doubles = _has_doubles(value, max_depth)
     if has_doubles is None:
-        return _UNSURE
+        return None
+    is_ascii = echo.isascii()  # it escapes what is below a space, and nothing else
     if has_doubles and reading is _DOOR:
         exact = _EXACT if _MAYBE_BEYOND_64_BITS.search(data) else _DECIMALS
         try:
-            return exact.decode(data.decode("utf-8"))
+            return exact.decode(data.decode("utf-8")), is_ascii
         except _Flaw:
-            return _UNSURE
-    return value
+            return None
+    return value, is_ascii
 
 
 def _colons(text: bytes) -> int:
