@@ -36,6 +36,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.load import TOOL, Load, drive
 from bench.storage import settle
+from signet.api.door import Door, DoorLimits
 from signet.app import gateway as composition
 from signet.app import open_gateway, settle_memory
 from signet.gateway import sealing
@@ -44,7 +45,7 @@ from signet.settings import read_settings
 from signet.storage.database import Database
 from signet.storage.exchanges import Committed, PendingExchange, Seal
 from signet.telemetry.metrics import Metrics
-from signet.telemetry.tally import Tally
+from signet.telemetry.tally import Count, Tally
 
 CONCURRENCIES: Final = (64, 16, 1)
 ROUNDS: Final = 3
@@ -110,7 +111,7 @@ class Silent:
     def inc(self, _amount: float = 1) -> None:
         """Nothing; so are the other ways to tell a metric something."""
 
-    dec = set = observe = inc
+    dec = set = observe = add = inc
 
     def pour(self) -> None:
         """Nothing waits."""
@@ -122,7 +123,7 @@ class Unmeasured(Metrics):
     def __init__(self) -> None:
         super().__init__()
         for name, value in vars(self).items():
-            if isinstance(value, MetricWrapperBase | Tally):
+            if isinstance(value, MetricWrapperBase | Tally | Count):
                 setattr(self, name, Silent())
         self.phases = dict.fromkeys(self.phases, Silent())  # type: ignore[arg-type]
 
@@ -137,9 +138,19 @@ async def uncommitted(
 
 async def listen(asgi: ASGIApp, listener: socket.socket) -> None:
     """Serve on a socket, once its port is printed, as `signet serve` does."""
+    limits = DoorLimits(
+        header_bytes=32 << 10,
+        header_count=100,
+        header_s=10.0,
+        body_s=60.0,
+        answer_s=60.0,
+        keep_alive_s=60.0,
+        connections=1000,
+    )
+    door = Door(limits, Metrics())
     config = uvicorn.Config(
         asgi,
-        http="httptools",
+        http=door.protocol if asgi is not null else "httptools",
         ws="none",
         lifespan="off",
         log_config=None,

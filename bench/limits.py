@@ -108,6 +108,7 @@ async def _serve(guarded: bool) -> None:
         header_s=10,
         body_s=30,
         answer_s=60,
+        keep_alive_s=60,
         connections=2000,
     )
     door = Door(limits, Metrics())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -36,7 +36,9 @@ class Refused:
     principal: Principal | None = None
 
 
-def authenticate(headers: RawHeaders, keyring: Keyring, scope: Scope) -> Principal | Refused:
+def authenticate(
+    headers: Mapping[bytes, bytes], keyring: Keyring, scope: Scope
+) -> Principal | Refused:
     """Return the principal, or one and the same refusal for no key and for an unknown one."""
     presented = _presented_key(headers)
     principal = None if presented is None else keyring.find(presented)
@@ -66,10 +68,9 @@ def presented_secrets(headers: RawHeaders) -> tuple[str, ...]:
     return (*texts, *(text.partition(" ")[2] for text in texts))
 
 
-def _presented_key(headers: RawHeaders) -> bytes | None:
-    given = dict(reversed(headers))  # of a repeated header, the first counts
+def _presented_key(headers: Mapping[bytes, bytes]) -> bytes | None:
     for name in _KEY_HEADERS:
-        if name in given:
-            return given[name]
-    scheme, _, token = given.get(b"authorization", b"").partition(b" ")
+        if name in headers:
+            return headers[name]
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     return token.strip() if scheme.lower() == b"bearer" else None

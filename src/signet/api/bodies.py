@@ -9,6 +9,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from signet.api.auth import Refused
+from signet.api.direct import body_at_hand
+from signet.api.headers import first_headers
 from signet.api.operations import problem_response
 from signet.core.errors import Fault
 from signet.core.members import Rule, member_faults
@@ -25,7 +27,7 @@ async def read_json_body(request: Request, max_bytes: int) -> bytes | Refused:
     The declared length is checked before the first byte is read, and the real one while reading.
     Raises `ClientDisconnect` when the caller left half-way.
     """
-    headers = dict(request.scope["headers"])
+    headers = first_headers(request.scope)
     kind = headers.get(b"content-type", b"")
     if kind != _JSON and kind.partition(b";")[0].strip().lower() != _JSON:
         return Refused("unsupported_media_type", "send Content-Type: application/json")
@@ -36,6 +38,9 @@ async def read_json_body(request: Request, max_bytes: int) -> bytes | Refused:
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and (len(declared) > 12 or int(declared) > max_bytes):
         return too_large
+    body = body_at_hand(request.scope)
+    if body is not None:
+        return body if len(body) <= max_bytes else too_large
     chunks: list[bytes] = []
     size = 0
     while True:

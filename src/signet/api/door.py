@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from signet.api.direct import allow_direct
 from signet.api.problems import MEDIA_TYPE, PROBLEMS, problem
 from signet.telemetry.metrics import Metrics
 
@@ -45,6 +46,7 @@ class DoorLimits:
     header_s: float
     body_s: float
     answer_s: float
+    keep_alive_s: float
     connections: int
 
 
@@ -226,10 +228,18 @@ class GuardedProtocol(HttpToolsProtocol):
         self._loose_bytes = _BEGUN_NOW
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request."""
+        """Begin to wait for the next request, or with the next that waits.
+
+        Uvicorn's own would set a timer here, and cancel it with the next request.
+        """
         if self._phase is _Phase.WHOLE:
             self._since_s = self.door.now_s
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser cannot read, or what `_stop_parsing` stopped it at."""
@@ -255,6 +265,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
         elif self._phase is _Phase.HEADERS and waited_s > limits.header_s:
             self._refuse("request_timeout", f"the headers took more than {limits.header_s:g} s")
+        elif self._phase is _Phase.WHOLE and running is None and waited_s > limits.keep_alive_s:
+            self.transport.close()
         elif self._phase is _Phase.BODY and waited_s > limits.body_s:
             self._refuse("request_timeout", f"the body took more than {limits.body_s:g} s")
         elif self._phase is _Phase.REFUSED and running is None and waited_s > _LINGER_S:
@@ -273,6 +285,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         self._running_since_s = self.door.now_s
+        allow_direct(cycle)
         super()._start_asgi_task(cycle, app)
 
     def _throw_away(self, count: int) -> None:

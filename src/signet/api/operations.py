@@ -9,7 +9,10 @@ from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
 
+from signet.api.direct import answer_at_once
 from signet.api.problems import MEDIA_TYPE, PROBLEMS, problem
 from signet.core.errors import Fault
 from signet.core.tenant import Principal, Scope
@@ -95,6 +98,11 @@ class PreparedResponse(Response):
             (b"content-length", b"%d" % len(body)),
             *headers,
         ]
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Leave in one piece where the server takes it so."""
+        if not answer_at_once(scope, self.status_code, self.raw_headers, self.body):
+            await super().__call__(scope, receive, send)
 
 
 class ProblemResponse(Response):

@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import Final, cast
 
 import orjson
-from prometheus_client import Counter
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,6 +19,7 @@ from structlog.typing import FilteringBoundLogger
 
 from signet.api import visits
 from signet.api.auth import Keyring, Refused, authenticate, presented_secrets
+from signet.api.headers import first_headers
 from signet.api.limiting import within_limits
 from signet.api.openapi import openapi
 from signet.api.operations import (
@@ -40,6 +40,7 @@ from signet.gateway.ports import Busy, Clock
 from signet.storage.errors import StorageBusy, StorageError
 from signet.telemetry.logs import Redactor
 from signet.telemetry.metrics import Metrics
+from signet.telemetry.tally import Count
 from signet.telemetry.traces import Traces
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
@@ -192,14 +193,15 @@ def _guarded(
 ) -> _Endpoint:
     """Wrap an endpoint so that every request has one answer, one count and one line of log."""
     entered = _entrance(operation, keyring, limits)
-    answered: dict[int, Counter] = {}
+    answered: dict[int, Count] = {}
     logged = log.is_enabled_for(logging.INFO)
 
     def count(status: int) -> None:
         counter = answered.get(status)
         if counter is None:
-            counter = answered[status] = metrics.requests.labels(operation.path, str(status))
-        counter.inc()
+            of_status = metrics.requests.labels(operation.path, str(status))
+            counter = answered[status] = metrics.counted(of_status)
+        counter.add()
 
     async def guarded(request: Request) -> Response:
         started = perf_counter()
@@ -291,7 +293,7 @@ def _secured(
     limits: Limits,
 ) -> _Entrance:
     async def entered(request: Request, visit: Visit) -> Response:
-        principal = authenticate(request.scope["headers"], keyring, scope)
+        principal = authenticate(first_headers(request.scope), keyring, scope)
         if isinstance(principal, Refused):
             visit.principal = principal.principal
             return problem_response(principal.code, principal.detail)

@@ -9,6 +9,7 @@ from typing import Final, cast
 
 from starlette.requests import Request
 
+from signet.api.headers import first_headers
 from signet.api.proxies import NO_PROXIES, Proxies
 from signet.core.audit import Origin
 from signet.core.tenant import Principal
@@ -42,11 +43,8 @@ def begin(
     A caller's own X-Request-Id is kept if it is short and plain, so that it can be found again.
     """
     scope = request.scope
-    own: str | None = None
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            own = value.decode("ascii") if _REQUEST_ID.fullmatch(value) else None
-            break
+    given = first_headers(scope).get(b"x-request-id")
+    own = given.decode("ascii") if given is not None and _REQUEST_ID.fullmatch(given) else None
     client: tuple[str, int] | None = scope.get("client")
     address = proxies.caller(client[0], scope["headers"]) if addresses and client else None
     request_id = own or os.urandom(8).hex()

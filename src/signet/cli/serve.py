@@ -109,7 +109,6 @@ async def _serve(settings: Settings, place: Place | None) -> None:
                     server_header=False,
                     proxy_headers=False,
                     backlog=_BACKLOG,
-                    timeout_keep_alive=settings.server.keep_alive_s,
                     timeout_graceful_shutdown=1,
                 ),
                 on_start=lambda: _announce(settings, gateway, listener, place),
@@ -137,6 +136,7 @@ def _door_limits(settings: Settings) -> DoorLimits:
         header_s=server.header_s,
         body_s=server.body_s,
         answer_s=work_s + server.body_s if server.request_s is None else server.request_s,
+        keep_alive_s=server.keep_alive_s,
         connections=server.max_connections,
     )
 

@@ -13,6 +13,7 @@ from signet.api import schemas
 from signet.api.auth import Refused, idempotency_key
 from signet.api.bodies import read_json_body
 from signet.api.deprecation import deprecation_headers
+from signet.api.headers import first_headers
 from signet.api.operations import (
     Content,
     Operation,
@@ -49,11 +50,10 @@ def operations(
             return Response(status_code=499)  # nobody reads it; the log does
         if isinstance(body, Refused):
             return problem_response(body.code, body.detail)
-        headers = request.scope["headers"]
-        traceparent = dict(headers).get(b"traceparent")
+        traceparent = first_headers(request.scope).get(b"traceparent")
         result = await exchanges.exchange(
             principal,
-            idempotency_key(headers),
+            idempotency_key(request.scope["headers"]),
             body,
             None if traceparent is None else traceparent.decode("latin-1"),
             visit.origin,
