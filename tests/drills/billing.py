@@ -37,12 +37,13 @@ from typing import Any
 from tests.billing import HOUR_US, START_US, TENANT, Month
 from tests.drills.evidence import Evidence
 from tests.postgres import cluster
-from tests.unit.gateway.test_billing import KINDS, LIMITS, items_of
+from tests.unit.gateway.test_billing import KINDS, items_of
 
 from signet.core.billing import Answer
 from signet.core.pricing import allocate
 from signet.gateway.billing import DatabaseRestored, Dispatch, Router
 from signet.gateway.reconciliation import Reconciliation
+from signet.providers.operator_http import OperatorLimits
 from signet.providers.stripe import StripeBiller
 from signet.storage import outbox
 from signet.storage.backup import back_up
@@ -50,6 +51,7 @@ from signet.storage.database import Database, PostgresConfig, SqliteConfig, open
 from signet.storage.landmark import Landmark
 from signet.workers.ownership import is_dead, this_process
 
+LIMITS = OperatorLimits(deadline_s=30.0, connect_s=30.0)
 NOW_US = START_US + 8 * HOUR_US
 BATCHES = (4, 9, 6, 1, 12)
 """How many exchanges happen in each of the month's first hours; all fall out of three tiers."""

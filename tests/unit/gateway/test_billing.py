@@ -31,9 +31,11 @@ from signet.storage.tx import Tx
 
 pytestmark = pytest.mark.anyio
 
-LIMITS = OperatorLimits(deadline_s=30.0, connect_s=30.0)
+LIMITS = OperatorLimits(deadline_s=600.0, connect_s=600.0)
+"""A machine that is busy, or halted, is no Stripe that does not answer."""
+LEASE_S = 2 * LIMITS.deadline_s
 KINDS = ("window", "sum", "legacy")
-SETTLE_S = 240.0
+SETTLE_S = 600.0
 
 
 def items_of(kind: str, **changes: Any) -> TenantPlan:
@@ -82,6 +84,7 @@ class World:
             dice=lambda count: bytes(count),
             heard=heard,
             landmark=self.landmark,
+            lease_s=LEASE_S,
         )
         return replace(made, **changes)
 
@@ -277,7 +280,7 @@ async def test_a_held_lane_is_left_alone(world: World) -> None:
     await world.month.count()
     lane = world.router.routes[Outlet(TENANT, "si_window_t1")].lane
     fence = await world.month.db.transact(
-        outbox.claim_lane, lane, owner="somebody", lease_us=60_000_000
+        outbox.claim_lane, lane, owner="somebody", lease_us=HOUR_US
     )
     assert fence == 1
     assert await world.worker().send_once() == 0
@@ -289,7 +292,7 @@ async def test_a_dead_workers_lane_is_taken_over(world: World) -> None:
     await use(world, "window", 12)
     await world.month.count()
     lane = world.router.routes[Outlet(TENANT, "si_window_t1")].lane
-    await world.month.db.transact(outbox.claim_lane, lane, owner="late", lease_us=60_000_000)
+    await world.month.db.transact(outbox.claim_lane, lane, owner="late", lease_us=HOUR_US)
     world.dead.add("late")
     await world.settle()
     assert await world.agrees("window", 12)
@@ -321,7 +324,7 @@ async def test_who_lost_the_lane_writes_nothing(world: World) -> None:
     """A holder that another one has replaced cannot settle, keep or release the lane."""
     transact = world.month.db.transact
     first = await transact(outbox.claim_lane, "lane", owner="a", lease_us=0)
-    second = await transact(outbox.claim_lane, "lane", owner="b", lease_us=60_000_000)
+    second = await transact(outbox.claim_lane, "lane", owner="b", lease_us=HOUR_US)
     assert (first, second) == (1, 2)
     assert not await transact(outbox.keep_lane, "lane", 1, lease_us=1)
     await transact(outbox.release_lane, "lane", 1)
