@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from signet.cli.arguments import new_command
+from signet.cli.trust import add_trust
 
 if TYPE_CHECKING:
     from signet.cli.arguments import Subparsers
@@ -90,18 +91,4 @@ def _add_verify(actions: Subparsers) -> None:
     parser.add_argument(
         "--manifest", metavar="FILE", help="of a CSV file (default: FILE.manifest.json)"
     )
-    parser.add_argument("--jwks", metavar="FILE", help="a key set that you trust (RFC 7517)")
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="KID",
-        help="a key thumbprint that you trust; may be given several times",
-    )
-    parser.add_argument(
-        "--level",
-        choices=("INTEGRITY", "SIGNED"),
-        default="SIGNED",
-        help="what must be proven (default: %(default)s)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_trust(parser, ("INTEGRITY", "SIGNED"))

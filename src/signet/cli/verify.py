@@ -11,6 +11,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from signet.cli.trust import add_trust
 from signet.receipts.canonical import parse
 from signet.receipts.errors import (
     KeyFormatError,
@@ -60,21 +61,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="FILE",
         help="the document, or all pages of one chain; - reads standard input",
     )
-    parser.add_argument("--jwks", metavar="FILE", help="a key set that you trust (RFC 7517)")
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="KID",
-        help="a key thumbprint that you trust; may be given several times",
-    )
-    parser.add_argument(
-        "--level",
-        choices=[level.name for level in Level],
-        default=Level.SIGNED.name,
-        help="what must be proven (default: %(default)s)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_trust(parser, [level.name for level in Level])
     parser.set_defaults(run=run)
 
 
