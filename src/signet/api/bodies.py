@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -13,7 +14,7 @@ from signet.api.direct import body_at_hand
 from signet.api.headers import first_headers
 from signet.api.operations import problem_response
 from signet.core.errors import Fault
-from signet.core.members import Rule, member_faults
+from signet.core.members import Rule, member_faults, object_schema
 from signet.receipts.canonical import Json, parse
 from signet.receipts.errors import ReceiptError
 
@@ -56,33 +57,46 @@ async def read_json_body(request: Request, max_bytes: int) -> bytes | Refused:
             return b"".join(chunks)
 
 
-async def read_members(
-    request: Request,
-    max_bytes: int,
-    rules: Mapping[str, Rule],
-    *,
-    required: Collection[str] = (),
-    code: str,
-) -> dict[str, Json] | Response:
-    """Return the members of the object in the body, or the answer to one that breaks `rules`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """A body that is one object: what is read of it, and what the documentation says of it.
 
     `code` is the problem of a body that is JSON and not what is asked for.
     """
-    try:
-        body = await read_json_body(request, max_bytes)
-    except ClientDisconnect:
-        return Response(status_code=499)  # nobody reads it; the log does
-    if isinstance(body, Refused):
-        return problem_response(body.code, body.detail)
-    try:
-        document = parse(body, max_depth=_DEPTH)
-    except ReceiptError as error:
-        fault = Fault(pointer=error.pointer or "", code=error.code, detail=error.detail)
-        return problem_response("invalid_json", str(error), faults=(fault,))
-    if not isinstance(document, dict):
-        fault = Fault(pointer="", code="wrong_type", detail="expected an object")
-        return problem_response(code, "the body is no object", faults=(fault,))
-    faults = tuple(member_faults(document, rules, required=required))
-    if faults:
-        return problem_response(code, "the body has a member at fault", faults=faults)
-    return document
+
+    members: Mapping[str, Rule]
+    required: Collection[str] = ()
+    code: str
+    example: Mapping[str, Json]
+
+    @property
+    def schema(self) -> Mapping[str, Json]:
+        """Its JSON Schema, with the example."""
+        described = object_schema(self.members, required=self.required)
+        return {**described, "examples": [dict(self.example)]}
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What `read` may answer."""
+        return ("invalid_json", self.code, "body_too_large", "unsupported_media_type")
+
+    async def read(self, request: Request, max_bytes: int) -> dict[str, Json] | Response:
+        """Return the members, or the answer to a body that breaks the rules."""
+        try:
+            body = await read_json_body(request, max_bytes)
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it; the log does
+        if isinstance(body, Refused):
+            return problem_response(body.code, body.detail)
+        try:
+            document = parse(body, max_depth=_DEPTH)
+        except ReceiptError as error:
+            fault = Fault(pointer=error.pointer or "", code=error.code, detail=error.detail)
+            return problem_response("invalid_json", str(error), faults=(fault,))
+        if not isinstance(document, dict):
+            fault = Fault(pointer="", code="wrong_type", detail="expected an object")
+            return problem_response(self.code, "the body is no object", faults=(fault,))
+        faults = tuple(member_faults(document, self.members, required=self.required))
+        if faults:
+            return problem_response(self.code, "the body has a member at fault", faults=faults)
+        return document

@@ -13,16 +13,22 @@ from signet.api.operations import Parameter
 
 MOST: Final = 200
 _USUAL: Final = 100
-_LIMIT: Final = re.compile(r"[0-9]{1,3}")
+_LIMIT: Final = re.compile(r"[0-9]{1,4}")
 _AFTER: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
-PARAMETERS: Final = (
-    Parameter(
+
+def limit_parameter(most: int) -> Parameter:
+    """Return the parameter that `limit_of` reads."""
+    return Parameter(
         name="limit",
         place="query",
         doc=f"How many at most; {_USUAL} when absent.",
-        schema={"type": "integer", "minimum": 1, "maximum": MOST},
-    ),
+        schema={"type": "integer", "minimum": 1, "maximum": most},
+    )
+
+
+PARAMETERS: Final = (
+    limit_parameter(MOST),
     Parameter(
         name="after",
         place="query",
@@ -32,15 +38,23 @@ PARAMETERS: Final = (
 )
 
 
+def limit_of(request: Request, most: int) -> int | Refused:
+    """Return how many are wanted, which is never more than `most`."""
+    limit = request.query_params.get("limit", str(_USUAL))
+    if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= most:
+        return Refused("parameter_invalid", f"limit is a whole number from 1 to {most}")
+    return int(limit)
+
+
 def page_of(request: Request) -> tuple[int, str] | Refused:
     """Return how many are wanted and behind which id; "" is from the beginning."""
-    limit = request.query_params.get("limit", str(_USUAL))
+    limit = limit_of(request, MOST)
     after = request.query_params.get("after")
-    if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MOST:
-        return Refused("parameter_invalid", f"limit is a whole number from 1 to {MOST}")
+    if isinstance(limit, Refused):
+        return limit
     if after is not None and not _AFTER.fullmatch(after):
         return Refused("parameter_invalid", "after is the `next` of the page before")
-    return int(limit), after or ""
+    return limit, after or ""
 
 
 def next_of(ids: Sequence[str], limit: int) -> str | None:

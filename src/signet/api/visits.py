@@ -13,6 +13,7 @@ from signet.api.headers import first_headers
 from signet.api.proxies import NO_PROXIES, Proxies
 from signet.core.audit import Origin
 from signet.core.tenant import Principal
+from signet.gateway.tenants import Actor
 
 _PLACE: Final = "signet.visit"
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -56,3 +57,8 @@ def begin(
 def visit_of(request: Request) -> Visit:
     """Return the visit that the guard has begun."""
     return cast(Visit, request.scope[_PLACE])
+
+
+def actor_of(request: Request, principal: Principal) -> Actor:
+    """Return who asks for a change, as the audit log will name them."""
+    return Actor(key_id=principal.key_id, origin=visit_of(request).origin)

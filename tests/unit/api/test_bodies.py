@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
+import jsonschema_rs
 import pytest
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import Message
 
 from signet.api.auth import Refused
-from signet.api.bodies import read_json_body
+from signet.api.bodies import Body, read_json_body
+from signet.core.members import whole
 
 pytestmark = pytest.mark.anyio
 
@@ -79,3 +84,35 @@ async def test_a_caller_that_left_is_told_apart() -> None:
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [JSON]}
     with pytest.raises(ClientDisconnect):
         await read_json_body(Request(scope, receive), 100)
+
+
+OBJECT = Body(
+    members={"in_s": whole(0, 9)}, required=("in_s",), code="key_invalid", example={"in_s": 3}
+)
+
+
+async def test_a_body_is_read_as_it_is_described() -> None:
+    """The example is what the schema says, and what is read."""
+    (example,) = OBJECT.schema["examples"]
+    jsonschema_rs.validate(dict(OBJECT.schema), example)
+    body = json.dumps(example).encode()
+    assert await OBJECT.read(_request(body), 100) == example
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", "invalid_json"),
+        (b"[]", "key_invalid"),
+        (b"{}", "key_invalid"),
+        (b'{"in_s": 10}', "key_invalid"),
+        (b'{"in_s": 1, "x": 1}', "key_invalid"),
+        (b" " * 101, "body_too_large"),
+    ],
+)
+async def test_what_breaks_the_rules_is_answered(body: bytes, code: str) -> None:
+    """With a problem that the operation has declared."""
+    answer = await OBJECT.read(_request(body), 100)
+    assert isinstance(answer, Response)
+    assert json.loads(bytes(answer.body))["code"] == code
+    assert code in OBJECT.problems

@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import Request
 
 from signet.api.auth import Refused
-from signet.api.pages import next_of, page_of
+from signet.api.pages import limit_of, limit_parameter, next_of, page_of
 
 
 def _asked(query: str) -> Request:
@@ -38,6 +38,16 @@ def test_what_is_no_page(query: str) -> None:
     refused = page_of(_asked(query))
     assert isinstance(refused, Refused)
     assert refused.code == "parameter_invalid"
+
+
+@pytest.mark.parametrize("most", [200, 1000])
+def test_a_list_says_how_long_its_pages_may_be(most: int) -> None:
+    """What is documented is what is read."""
+    assert limit_parameter(most).schema["maximum"] == most
+    assert limit_of(_asked(f"limit={most}"), most) == most
+    refused = limit_of(_asked(f"limit={most + 1}"), most)
+    assert isinstance(refused, Refused)
+    assert str(most) in refused.detail
 
 
 def test_the_last_page_has_no_next() -> None:

@@ -8,7 +8,9 @@ import pytest
 from starlette.requests import Request
 
 from signet.api.proxies import Proxies
-from signet.api.visits import begin, visit_of
+from signet.api.visits import actor_of, begin, visit_of
+from signet.core.ids import TenantId
+from signet.core.tenant import Principal, Tenant
 
 
 def request(*headers: tuple[bytes, bytes], client: tuple[str, int] | None) -> Request:
@@ -57,3 +59,12 @@ def test_any_other_is_replaced(hostile: bytes) -> None:
     }
     assert len(ids) == 50
     assert all(len(one) == 16 and one.isalnum() for one in ids)
+
+
+def test_who_asks_is_named_by_key_and_origin() -> None:
+    """The audit log says which key it was, and from where."""
+    one = request(client=("192.0.2.7", 1))
+    visit = begin(one, now_us=5, addresses=True)
+    tenant = Tenant(id=TenantId("acme"))
+    actor = actor_of(one, Principal(key_id="key_1", tenant=tenant, scopes=frozenset()))
+    assert (actor.key_id, actor.origin) == ("key_1", visit.origin)

@@ -11,14 +11,14 @@ from starlette.responses import Response
 
 from signet.api import schemas
 from signet.api.auth import Refused
-from signet.api.bodies import read_members
+from signet.api.bodies import Body
 from signet.api.operations import Content, Operation, Parameter, Secured, problem_response
 from signet.api.pages import PARAMETERS, next_of, page_of
-from signet.api.visits import visit_of
+from signet.api.visits import actor_of
 from signet.core.audit import SYSTEM
 from signet.core.errors import SignetError
 from signet.core.ids import TENANT_ID
-from signet.core.members import Rule, object_schema, text, whole
+from signet.core.members import text, whole
 from signet.core.tenant import KEY_MEMBERS, KeyInvalid, Principal, Scope
 from signet.gateway.api_keys import (
     MOST_LIFE_S,
@@ -31,20 +31,39 @@ from signet.gateway.api_keys import (
     KeyUnknown,
     KnownKey,
 )
-from signet.gateway.tenants import Actor, Configured
+from signet.gateway.tenants import Configured
 from signet.receipts.canonical import Json, canonicalize
 from signet.receipts.receipt import timestamp
 
 _JSON: Final = "application/json"
 _LIFE: Final = whole(1, MOST_LIFE_S)
-_NEW: Final[dict[str, Rule]] = {
-    "tenant": text(f"a tenant id, or {SYSTEM}", f"{TENANT_ID.pattern}|{SYSTEM}"),
-    "label": text("a text of at most 100 characters", r"[^\x00-\x1f\x7f]{0,100}"),
-    "expires_in_s": _LIFE,
-    **KEY_MEMBERS,
-}
-_ROTATE: Final = {"overlap_s": whole(0, MOST_OVERLAP_S), "expires_in_s": _LIFE}
-_EXPIRE: Final = {"in_s": whole(0, MOST_LIFE_S)}
+_OWNER: Final = text(f"a tenant id, or {SYSTEM}", f"{TENANT_ID.pattern}|{SYSTEM}")
+_NEW: Final = Body(
+    members={
+        "tenant": _OWNER,
+        "label": text("a text of at most 100 characters", r"[^\x00-\x1f\x7f]{0,100}"),
+        "expires_in_s": _LIFE,
+        **KEY_MEMBERS,
+    },
+    required=("tenant",),
+    code="key_invalid",
+    example={
+        "tenant": "initech",
+        "label": "nightly batch",
+        "scopes": ["exchange", "receipts.read"],
+    },
+)
+_ROTATE: Final = Body(
+    members={"overlap_s": whole(0, MOST_OVERLAP_S), "expires_in_s": _LIFE},
+    code="key_invalid",
+    example={"overlap_s": 3600},
+)
+_EXPIRE: Final = Body(
+    members={"in_s": whole(0, MOST_LIFE_S)},
+    required=("in_s",),
+    code="key_invalid",
+    example={"in_s": 86400},
+)
 
 _KEY: Final = Parameter(
     name="key_id",
@@ -59,9 +78,7 @@ def operations(keys: APIKeys, max_body_bytes: int) -> list[Operation]:
     """Return the operations of this file."""
 
     async def create(request: Request, principal: Principal) -> Response:
-        given = await read_members(
-            request, max_body_bytes, _NEW, required=("tenant",), code="key_invalid"
-        )
+        given = await _NEW.read(request, max_body_bytes)
         if isinstance(given, Response):
             return given
         made = keys.create(
@@ -69,7 +86,7 @@ def operations(keys: APIKeys, max_body_bytes: int) -> list[Operation]:
             {name: value for name, value in given.items() if name in KEY_MEMBERS},
             label=cast(str, given.get("label", "")),
             expires_in_s=cast("int | None", given.get("expires_in_s")),
-            actor=_actor(request, principal),
+            actor=actor_of(request, principal),
         )
         return await _issued(made)
 
@@ -79,7 +96,7 @@ def operations(keys: APIKeys, max_body_bytes: int) -> list[Operation]:
             return problem_response(page.code, page.detail)
         limit, after = page
         tenant = request.query_params.get("tenant")
-        if tenant is not None and not _NEW["tenant"].holds(tenant):
+        if tenant is not None and not _OWNER.holds(tenant):
             return problem_response("parameter_invalid", "tenant is a tenant's id")
         found = await keys.page(tenant=tenant, after=after, limit=limit)
         document = {
@@ -92,41 +109,37 @@ def operations(keys: APIKeys, max_body_bytes: int) -> list[Operation]:
         return await _known(keys.find(request.path_params["key_id"]))
 
     async def rotate(request: Request, principal: Principal) -> Response:
-        given = await read_members(request, max_body_bytes, _ROTATE, code="key_invalid")
+        given = await _ROTATE.read(request, max_body_bytes)
         if isinstance(given, Response):
             return given
         made = keys.rotate(
             request.path_params["key_id"],
             overlap_s=cast(int, given.get("overlap_s", OVERLAP_S)),
             expires_in_s=cast("int | None", given.get("expires_in_s")),
-            actor=_actor(request, principal),
+            actor=actor_of(request, principal),
         )
         return await _issued(made)
 
     async def expire(request: Request, principal: Principal) -> Response:
-        given = await read_members(
-            request, max_body_bytes, _EXPIRE, required=("in_s",), code="key_invalid"
-        )
+        given = await _EXPIRE.read(request, max_body_bytes)
         if isinstance(given, Response):
             return given
         ended = keys.expire(
             request.path_params["key_id"],
             in_s=cast(int, given["in_s"]),
-            actor=_actor(request, principal),
+            actor=actor_of(request, principal),
         )
         return await _known(ended)
 
     async def revoke(request: Request, principal: Principal) -> Response:
         return await _known(
-            keys.revoke(request.path_params["key_id"], actor=_actor(request, principal))
+            keys.revoke(request.path_params["key_id"], actor=actor_of(request, principal))
         )
 
     asked = ("not_acknowledged", "overloaded")
-    body = ("invalid_json", "key_invalid", "body_too_large", "unsupported_media_type")
     known = ("not_found", "configured_in_settings")
     shown = Content(doc="The key, without its text.", schema=schemas.KEY)
     issued = Content(doc="The key, with its text, once.", schema=schemas.ISSUED)
-    new = {"tenant": "initech", "label": "nightly batch", "scopes": ["exchange", "receipts.read"]}
     return [
         Secured(
             method="POST",
@@ -135,9 +148,9 @@ def operations(keys: APIKeys, max_body_bytes: int) -> list[Operation]:
             summary="Make an API key; its text is in this answer and never told again.",
             endpoint=create,
             scope=Scope.ADMIN,
-            body={**object_schema(_NEW, required=("tenant",)), "examples": [new]},
+            body=_NEW.schema,
             answers={201: issued},
-            problems=(*body, *asked),
+            problems=(*_NEW.problems, *asked),
         ),
         Secured(
             method="GET",
@@ -152,7 +165,7 @@ def operations(keys: APIKeys, max_body_bytes: int) -> list[Operation]:
                     name="tenant",
                     place="query",
                     doc=f"Only this tenant's; `{SYSTEM}` for those that only administer.",
-                    schema=_NEW["tenant"].schema,
+                    schema=_OWNER.schema,
                 ),
             ),
             answers={200: Content(doc="A page, in the order of ids.", schema=schemas.KEYS)},
@@ -177,9 +190,9 @@ def operations(keys: APIKeys, max_body_bytes: int) -> list[Operation]:
             endpoint=rotate,
             scope=Scope.ADMIN,
             parameters=(_KEY,),
-            body={**object_schema(_ROTATE), "examples": [{"overlap_s": 3600}]},
+            body=_ROTATE.schema,
             answers={201: issued},
-            problems=(*body, *known, "key_ended", "key_rotated", *asked),
+            problems=(*_ROTATE.problems, *known, "key_ended", "key_rotated", *asked),
         ),
         Secured(
             method="POST",
@@ -189,9 +202,9 @@ def operations(keys: APIKeys, max_body_bytes: int) -> list[Operation]:
             endpoint=expire,
             scope=Scope.ADMIN,
             parameters=(_KEY,),
-            body={**object_schema(_EXPIRE, required=("in_s",)), "examples": [{"in_s": 86400}]},
+            body=_EXPIRE.schema,
             answers={200: shown},
-            problems=(*body, *known, "key_ended", *asked),
+            problems=(*_EXPIRE.problems, *known, "key_ended", *asked),
         ),
         Secured(
             method="POST",
@@ -247,10 +260,6 @@ def _document(key: KnownKey) -> dict[str, Json]:
 
 def _time(time_us: int | None) -> str | None:
     return None if time_us is None else timestamp(time_us)
-
-
-def _actor(request: Request, principal: Principal) -> Actor:
-    return Actor(key_id=principal.key_id, origin=visit_of(request).origin)
 
 
 def _refused(error: SignetError) -> Response:

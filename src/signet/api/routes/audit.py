@@ -12,6 +12,7 @@ from starlette.responses import Response
 from signet.api import schemas
 from signet.api.auth import Refused
 from signet.api.operations import Content, Operation, Parameter, Secured, problem_response
+from signet.api.pages import limit_of, limit_parameter
 from signet.core.audit import SYSTEM, read_time
 from signet.core.ids import TENANT_ID, TenantId
 from signet.core.tenant import Principal, Scope
@@ -19,7 +20,6 @@ from signet.gateway.audit_exports import AuditExports
 from signet.storage.hashes import hash_text
 
 _MOST: Final = 1000
-_USUAL: Final = 100
 _MAX_SEQ: Final = 2**53 - 1
 _NUMBER: Final = re.compile(r"[0-9]{1,16}")
 _ACTION: Final = re.compile(r"[a-z0-9_.]{1,64}")
@@ -31,12 +31,7 @@ _FILTERS: Final = (
         doc="The number of the last entry seen; `next_after` of the page before.",
         schema={"type": "integer", "minimum": 0, "maximum": _MAX_SEQ},
     ),
-    Parameter(
-        name="limit",
-        place="query",
-        doc=f"How many entries at most; {_USUAL} when absent.",
-        schema={"type": "integer", "minimum": 1, "maximum": _MOST},
-    ),
+    limit_parameter(_MOST),
     Parameter(
         name="from",
         place="query",
@@ -128,12 +123,12 @@ def operations(exports: AuditExports) -> list[Operation]:
 def _wanted(request: Request) -> tuple[int, int, int | None, int | None, str | None] | Refused:
     """Return (after, limit, from, to, action) of a request."""
     given = request.query_params
-    after, limit = given.get("after", "0"), given.get("limit", str(_USUAL))
+    after, limit = given.get("after", "0"), limit_of(request, _MOST)
     action = given.get("action")
     if not _NUMBER.fullmatch(after) or int(after) > _MAX_SEQ:
         return Refused("parameter_invalid", "after is the number of an entry")
-    if not _NUMBER.fullmatch(limit) or not 1 <= int(limit) <= _MOST:
-        return Refused("parameter_invalid", f"limit is a number from 1 to {_MOST}")
+    if isinstance(limit, Refused):
+        return limit
     if action is not None and not _ACTION.fullmatch(action):
         return Refused("parameter_invalid", "action is the name of an action")
     try:
@@ -141,7 +136,7 @@ def _wanted(request: Request) -> tuple[int, int, int | None, int | None, str | N
     except ValueError:
         detail = "from and to are times (RFC 3339) such as 2026-11-25T00:00:00Z"
         return Refused("parameter_invalid", detail)
-    return int(after), int(limit), times[0], times[1], action
+    return int(after), limit, times[0], times[1], action
 
 
 _TIMES: Final = ("from", "to")

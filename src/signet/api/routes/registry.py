@@ -15,6 +15,7 @@ from signet.api.auth import Refused
 from signet.api.bodies import read_json_body
 from signet.api.deprecation import deprecation_headers
 from signet.api.operations import Content, Operation, Parameter, Secured, problem_response
+from signet.api.pages import limit_of, limit_parameter
 from signet.api.visits import visit_of
 from signet.core.ids import TENANT_ID, TenantId
 from signet.core.members import member_faults
@@ -51,12 +52,7 @@ _NAMED = Parameter(
 )
 _PAGE = (
     Parameter(name="kind", place="query", doc="Only these.", schema=schemas.REGISTRY_KIND),
-    Parameter(
-        name="limit",
-        place="query",
-        doc="How many at most; 100 when absent.",
-        schema={"type": "integer", "minimum": 1, "maximum": _MAX_PAGE},
-    ),
+    limit_parameter(_MAX_PAGE),
     Parameter(
         name="after",
         place="query",
@@ -260,12 +256,12 @@ def entry_document(entry: Entry) -> dict[str, object]:
 def _listing(request: Request, registry: Registry, origin: Origin | None) -> Response:
     """A page of what `registry` lists, of one origin where that is given."""
     kind = request.query_params.get("kind")
-    limit = request.query_params.get("limit", "100")
+    limit = limit_of(request, _MAX_PAGE)
     after = request.query_params.get("after")
     if kind is not None and kind not in _KINDS:
         return problem_response("parameter_invalid", f"kind is one of {', '.join(_KINDS)}")
-    if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= _MAX_PAGE:
-        return problem_response("parameter_invalid", f"limit is a whole number up to {_MAX_PAGE}")
+    if isinstance(limit, Refused):
+        return problem_response(limit.code, limit.detail)
     if after is not None and not re.fullmatch(
         rf"({'|'.join(_KINDS)})/{DOCUMENT_NAME.pattern}", after
     ):
@@ -276,7 +272,7 @@ def _listing(request: Request, registry: Registry, origin: Origin | None) -> Res
         if (kind is None or entry.kind is _KINDS[kind]) and origin in (None, entry.origin)
     )
     rest = [(place, entry) for place, entry in found if after is None or place > after]
-    page = rest[: int(limit)]
+    page = rest[:limit]
     shown = {
         "documents": [entry_document(entry) for _, entry in page],
         "next": page[-1][0] if len(rest) > len(page) else None,

@@ -10,16 +10,15 @@ from starlette.responses import Response
 
 from signet.api import schemas
 from signet.api.auth import Refused
-from signet.api.bodies import read_members
+from signet.api.bodies import Body
 from signet.api.operations import Content, Operation, Parameter, Secured, problem_response
 from signet.api.pages import PARAMETERS, next_of, page_of
-from signet.api.visits import visit_of
+from signet.api.visits import actor_of
 from signet.core.errors import SignetError
 from signet.core.ids import TENANT_ID
-from signet.core.members import object_schema, or_null, text
+from signet.core.members import or_null, text
 from signet.core.tenant import TENANT_MEMBERS, Principal, Scope, TenantInvalid
 from signet.gateway.tenants import (
-    Actor,
     Configured,
     KnownTenant,
     TenantExists,
@@ -30,8 +29,21 @@ from signet.receipts.canonical import canonicalize
 from signet.receipts.receipt import timestamp
 
 _JSON: Final = "application/json"
-_NEW: Final = {"tenant": text("a tenant id", TENANT_ID), **TENANT_MEMBERS}
-_CHANGE: Final = {name: or_null(rule) for name, rule in TENANT_MEMBERS.items()}
+_NEW: Final = Body(
+    members={"tenant": text("a tenant id", TENANT_ID), **TENANT_MEMBERS},
+    required=("tenant",),
+    code="tenant_invalid",
+    example={
+        "tenant": "initech",
+        "allowlist": ["api.initech.example"],
+        "fu_monthly_limit": 50000,
+    },
+)
+_CHANGE: Final = Body(
+    members={name: or_null(rule) for name, rule in TENANT_MEMBERS.items()},
+    code="tenant_invalid",
+    example={"fu_monthly_limit": None},
+)
 _TENANT: Final = Parameter(
     name="tenant",
     place="path",
@@ -45,14 +57,12 @@ def operations(tenants: Tenants, max_body_bytes: int) -> list[Operation]:
     """Return the operations of this file."""
 
     async def create(request: Request, principal: Principal) -> Response:
-        members = await read_members(
-            request, max_body_bytes, _NEW, required=("tenant",), code="tenant_invalid"
-        )
+        members = await _NEW.read(request, max_body_bytes)
         if isinstance(members, Response):
             return members
         try:
             name = cast(str, members.pop("tenant"))
-            made = await tenants.create(name, members, actor=_actor(request, principal))
+            made = await tenants.create(name, members, actor=actor_of(request, principal))
         except (TenantInvalid, TenantExists, Configured) as error:
             return _refused(error)
         return _answer(made, 201)
@@ -76,20 +86,18 @@ def operations(tenants: Tenants, max_body_bytes: int) -> list[Operation]:
             return _refused(error)
 
     async def change(request: Request, principal: Principal) -> Response:
-        members = await read_members(request, max_body_bytes, _CHANGE, code="tenant_invalid")
+        members = await _CHANGE.read(request, max_body_bytes)
         if isinstance(members, Response):
             return members
         try:
             name = request.path_params["tenant"]
-            changed = await tenants.change(name, members, actor=_actor(request, principal))
+            changed = await tenants.change(name, members, actor=actor_of(request, principal))
         except (TenantInvalid, TenantUnknown, Configured) as error:
             return _refused(error)
         return _answer(changed)
 
     asked = ("not_acknowledged", "overloaded")
-    body = ("invalid_json", "tenant_invalid", "body_too_large", "unsupported_media_type")
     shown = Content(doc="The tenant, with every member in force.", schema=schemas.TENANT)
-    example = {"tenant": "initech", "allowlist": ["api.initech.example"], "fu_monthly_limit": 50000}
     return [
         Secured(
             method="POST",
@@ -98,9 +106,9 @@ def operations(tenants: Tenants, max_body_bytes: int) -> list[Operation]:
             summary="Make a tenant; its keys are made next.",
             endpoint=create,
             scope=Scope.ADMIN,
-            body={**object_schema(_NEW, required=("tenant",)), "examples": [example]},
+            body=_NEW.schema,
             answers={201: shown},
-            problems=(*body, "tenant_exists", "configured_in_settings", *asked),
+            problems=(*_NEW.problems, "tenant_exists", "configured_in_settings", *asked),
         ),
         Secured(
             method="GET",
@@ -132,9 +140,9 @@ def operations(tenants: Tenants, max_body_bytes: int) -> list[Operation]:
             endpoint=change,
             scope=Scope.ADMIN,
             parameters=(_TENANT,),
-            body={**object_schema(_CHANGE), "examples": [{"fu_monthly_limit": None}]},
+            body=_CHANGE.schema,
             answers={200: shown},
-            problems=(*body, "not_found", "configured_in_settings", *asked),
+            problems=(*_CHANGE.problems, "not_found", "configured_in_settings", *asked),
         ),
     ]
 
@@ -154,10 +162,6 @@ def _document(tenant: KnownTenant) -> bytes:
             "changed_at": None if tenant.changed_us is None else timestamp(tenant.changed_us),
         }
     )
-
-
-def _actor(request: Request, principal: Principal) -> Actor:
-    return Actor(key_id=principal.key_id, origin=visit_of(request).origin)
 
 
 def _refused(error: SignetError) -> Response:
