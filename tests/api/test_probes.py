@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.faults.durability import EngineName, place
 from tests.inprocess import App, envelope, invoice, open_app
 
 from signet import __version__
+from signet.storage import migrate
+from signet.storage.tx import Tx
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +56,37 @@ class TestReadyz:
         assert refused.status == 503
         assert refused.json["code"] == "draining"
         assert refused.json["retry"] == "same_key"
+
+    @pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+    async def test_the_schema_is_read_and_not_remembered(
+        self, engine: EngineName, tmp_path: Path
+    ) -> None:
+        """A database that was put back behind a running gateway is not ready; one that a newer
+        release has migrated is, and `/metrics` tells the truth in either case."""
+
+        async def back(tx: Tx) -> None:
+            await tx.execute(
+                "DELETE FROM schema_migrations"
+                " WHERE version = (SELECT max(version) FROM schema_migrations)"
+            )
+
+        async def ahead(tx: Tx) -> None:
+            for version in (known, known + 1):
+                step = migrate.Migration(version=version, name="later", sql="SELECT 1")
+                await migrate.record(tx, step)
+
+        with place(engine, tmp_path) as at:
+            async with open_app(tmp_path, **at.settings) as app:
+                known = app.gateway.database.schema_version
+                await app.gateway.database.transact(back)
+                reply = await app.get("/readyz", api_key=None)
+                assert (reply.status, reply.json["components"]["database"]) == (503, "schema_older")
+                page = (await app.get("/metrics", api_key=None)).body.decode()
+                assert f"signet_schema_version {known - 1}.0" in page
+                await app.gateway.database.transact(ahead)
+                assert (await app.get("/readyz", api_key=None)).status == 200
+                page = (await app.get("/metrics", api_key=None)).body.decode()
+                assert f"signet_schema_version {known + 1}.0" in page
 
     async def test_without_its_database_it_is_not_ready(self, tmp_path: Path) -> None:
         """The component at fault is named by its code."""

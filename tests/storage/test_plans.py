@@ -382,7 +382,7 @@ async def billing_and_limits(explaining: Explaining) -> None:
     if explaining.engine == "postgres":  # SQLite has a file of its own for them
         await limits.take(explaining, [Want("b1", 1, 1000, 10), Want("b2", 1, 1000, 10)])
         await limits.look(explaining, ["b1", "b2"])
-    await read_vitals(explaining, 1)
+    await read_vitals(explaining)
 
 
 _LATE = 10**15

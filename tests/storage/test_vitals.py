@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_an_empty_database_has_a_size_and_a_version(db: Database) -> None:
     """Everything else is zero, not absent."""
-    vitals = await db.read_current(read_vitals, db.schema_version)
+    vitals = await db.read_current(read_vitals)
     assert vitals.schema_version == db.schema_version >= 2
     assert vitals.database_bytes > 0
     assert vitals.receipts_last_number == 0
@@ -48,7 +48,7 @@ async def test_what_waits_is_counted(db: Database) -> None:
         await quota.settle(tx, "c", used=1)
 
     await db.transact(fill)
-    vitals = await db.read_current(read_vitals, db.schema_version)
+    vitals = await db.read_current(read_vitals)
     assert vitals.outbox_waiting_windows == 2
     assert 90 <= vitals.outbox_oldest_seconds < 900
     assert vitals.outbox_held_windows == 1
@@ -71,7 +71,7 @@ async def test_a_claim_past_its_lease_is_overdue(db: Database) -> None:
             )
 
     await db.transact(fill)
-    vitals = await db.read_current(read_vitals, db.schema_version)
+    vitals = await db.read_current(read_vitals)
     assert (vitals.open_claims, vitals.overdue_claims) == (2, 1)
 
 
@@ -88,6 +88,6 @@ async def test_the_key_that_signs_has_an_age(db: Database) -> None:
         await keys.retire(tx, "new", retired_us=now_us + 900_000_000)
 
     await db.transact(fill)
-    vitals = await db.read_current(read_vitals, db.schema_version)
+    vitals = await db.read_current(read_vitals)
     assert vitals.signing_keys_active == 2
     assert 90 <= vitals.signing_key_age_seconds < 800

@@ -68,6 +68,7 @@ from signet.providers.mapping import JSONataRunner
 from signet.providers.registry_check import RegistryCheck
 from signet.receipts.keys import SigningKey
 from signet.settings import Settings, secret_values
+from signet.storage import migrate
 from signet.storage.committer import open_committer
 from signet.storage.database import Database, open_database
 from signet.storage.errors import StorageError
@@ -353,8 +354,12 @@ async def _closing(provider: OpenAIFallback | None) -> AsyncGenerator[None]:
 
 
 async def _database_state(database: Database) -> str:
+    """Whether it takes writes, and has the schema that this release writes by. A newer one it may
+    have: while nodes are brought to a new release one by one, the others go on."""
     try:
         await database.ping()
+        if await database.read_current(migrate.newest) < database.schema_version:
+            return "schema_older"
     except StorageError as error:
         return error.code
     return "ok"

@@ -60,7 +60,7 @@ async def exposition(metrics: Metrics, database: Database) -> bytes:
     """Return the page of `/metrics`; a database that does not answer in time is missing on it."""
     try:
         async with asyncio.timeout(_VITALS_S):
-            vitals = await database.read_current(read_vitals, database.schema_version)
+            vitals = await database.read_current(read_vitals)
     except Exception:  # whatever is wrong with the database, this page helps to find it
         metrics.scrape_failures.inc()
         vitals = None

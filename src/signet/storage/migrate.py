@@ -57,6 +57,11 @@ async def applied(tx: ReadTx) -> list[Applied]:
     )
 
 
+async def newest(tx: ReadTx) -> int:
+    """The number of the last step that this database has taken."""
+    return await tx.one(int, "SELECT coalesce(max(version), 0) FROM schema_migrations") or 0
+
+
 async def record(tx: Tx, step: Migration) -> None:
     """Note a step in the transaction that took it."""
     await tx.execute(

@@ -15,6 +15,7 @@ _SIZE: Final[dict[Engine, LiteralString]] = {
 
 
 class _Counts(NamedTuple):
+    schema_version: int
     last_receipt: int
     counted_receipt: int
     claims: int
@@ -31,13 +32,14 @@ class _Holds(NamedTuple):
     tokens: int
 
 
-async def read_vitals(tx: ReadTx, schema_version: int) -> Vitals:
+async def read_vitals(tx: ReadTx) -> Vitals:
     """Return what the gauges of the database say now."""
     now_us = await tx.now_us()
     size = await tx.one(int, _SIZE[tx.engine])
     counts = await tx.one(
         _Counts,
         """SELECT
+            (SELECT coalesce(max(version), 0) FROM schema_migrations),
             (SELECT coalesce(max(id), 0) FROM receipts),
             (SELECT receipt FROM billing_cursor),
             (SELECT count(*) FROM claims),
@@ -62,7 +64,7 @@ async def read_vitals(tx: ReadTx, schema_version: int) -> Vitals:
     assert holds is not None, "one row"
     oldest_us = 0 if depth.oldest_due_us is None else max(now_us - depth.oldest_due_us, 0)
     return Vitals(
-        schema_version=schema_version,
+        schema_version=counts.schema_version,
         database_bytes=size,
         receipts_last_number=counts.last_receipt,
         billing_uncounted_receipts=max(counts.last_receipt - counts.counted_receipt, 0),
