@@ -1,10 +1,11 @@
 """Exchanges per second of the running server, next to a null route and to itself without a commit.
 
-Run `python -m bench.exchange [--profile | --filled [ROWS]]`. Servers of the same stack (uvicorn,
-uvloop, httptools), one process each, asked in turns by a load tool in another process, so that the
-ratios hold while the machine is busy with something else:
+Run `python -m bench.exchange [--profile | --filled [ROWS]]`. The server that `signet serve` runs
+(uvicorn, uvloop, httptools, the door in front), one process each, asked in turns by a load tool in
+another process, so that the ratios hold while the machine is busy with something else:
 
     null         a raw ASGI application that takes in the body and answers `{}`
+    doorless     the same without the door: what uvicorn alone can do
     exchange     the gateway, SQLite with synchronous=FULL, 2 KB bodies, a fresh key each
     uncommitted  the same gateway, its receipts built and signed, but written nowhere
 """
@@ -52,7 +53,7 @@ ROUNDS: Final = 3
 SECONDS: Final = 2.0
 API_KEY: Final = "bench-key"
 BODY_BYTES: Final = 2048
-WHAT: Final = ("null", "exchange", "uncommitted")
+WHAT: Final = ("null", "doorless", "exchange", "uncommitted")
 
 
 def body() -> bytes:
@@ -136,7 +137,7 @@ async def uncommitted(
     yield Uncommitted(seal)
 
 
-async def listen(asgi: ASGIApp, listener: socket.socket) -> None:
+async def listen(asgi: ASGIApp, listener: socket.socket, *, guarded: bool = True) -> None:
     """Serve on a socket, once its port is printed, as `signet serve` does."""
     limits = DoorLimits(
         header_bytes=32 << 10,
@@ -150,7 +151,7 @@ async def listen(asgi: ASGIApp, listener: socket.socket) -> None:
     door = Door(limits, Metrics())
     config = uvicorn.Config(
         asgi,
-        http=door.protocol if asgi is not null else "httptools",
+        http=door.protocol if guarded else "httptools",
         ws="none",
         lifespan="off",
         log_config=None,
@@ -162,13 +163,16 @@ async def listen(asgi: ASGIApp, listener: socket.socket) -> None:
     server = uvicorn.Server(config)
     settle_memory()
     print(listener.getsockname()[1], flush=True)
-    await server.serve([listener])
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(door.watch())
+        await server.serve([listener])
+        watching.cancel()
 
 
 async def _serve(what: str, directory: str) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-    if what == "null":
-        await listen(null, listener)
+    if what in ("null", "doorless"):
+        await listen(null, listener, guarded=what == "null")
         return
     if what == "uncommitted":
         composition.open_committer = uncommitted  # type: ignore[assignment]
@@ -208,7 +212,7 @@ class Measured:
 
 @contextmanager
 def served(what: str, *, profile: Path | None = None) -> Iterator[Server]:
-    """Run one of the three servers in a process of its own."""
+    """Run one of the servers in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="signet-bench-") as directory:
         environ = os.environ | ({} if profile is None else {"BENCH_PROFILE": str(profile)})
         command = [sys.executable, "-m", "bench.exchange", "serve", what, directory]
@@ -248,7 +252,7 @@ def _rate(rounds: list[Measured]) -> float:
 
 
 def measure() -> dict[str, dict[int, list[Measured]]]:
-    """Ask the three servers in turns."""
+    """Ask the servers in turns."""
     request = body()
     rounds: dict[str, dict[int, list[Measured]]] = {what: {} for what in WHAT}
     with ExitStack() as stack:
@@ -296,7 +300,9 @@ def main() -> None:
     bound = 6 * alone["null"] + 2 * fsync
     print(
         f"  c=64, of the null route: {rate['exchange'] / rate['null']:.1%} of its rate,"
-        f" {cpu['null'] / cpu['exchange']:.1%} by CPU (to reach: 9 %)"
+        f" {cpu['null'] / cpu['exchange']:.1%} by CPU (to reach: 9 %);"
+        f" of one without the door: {rate['exchange'] / rate['doorless']:.1%},"
+        f" {cpu['doorless'] / cpu['exchange']:.1%}"
     )
     print(
         f"  c=64, of itself uncommitted: {rate['exchange'] / rate['uncommitted']:.1%} of its rate,"
