@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import parse_qs
@@ -45,6 +45,7 @@ from signet.settings import Settings, SettingsInvalid, read_settings
 from signet.storage import keys as stored_keys
 from signet.storage import outbox
 from signet.storage.database import PostgresConfig, SqliteConfig, open_database
+from signet.storage.schema import read_schema
 from signet.storage.tx import ReadTx
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield _signing_key(settings)
     yield _clock(settings)  # before the database, which is written to
     yield _database(settings)
+    yield from _replica(settings)
     keyring = _keys_in_force(settings)
     yield from _api_keys(keyring)
     yield _port(settings)
@@ -169,7 +171,11 @@ def _api_keys(keyring: Keyring | LiveKeyring | None) -> Iterator[Finding]:
         said = f"{keyring.count} for {tenants} tenant{'s' * (tenants != 1)}"
         yield Finding("api keys", "ok", said)
     for one in keyring.unusable if isinstance(keyring, LiveKeyring) else ():
-        yield Finding("api keys", "note", f"{one.subject} is not served: {one.detail}")
+        said = f"{one.subject} is not served: {one.detail}"
+        mend = "make its tenant or set its pepper, or end it with signet api-keys revoke"
+        if one.subject.startswith("tenant "):
+            mend = "signet tenants update, or take it out of one of the two places"
+        yield Finding("api keys", "note", said, mend)
 
 
 async def _keyring(settings: Settings, config: SqliteConfig | PostgresConfig) -> LiveKeyring:
@@ -297,6 +303,22 @@ def _database(settings: Settings) -> Finding:
         mend = "run `signet storage restored`; Stripe is asked before anything is sent in any case"
         return Finding("database", "note", said, mend)
     return Finding("database", "ok", f"{shown} takes writes, schema {version}")
+
+
+def _replica(settings: Settings) -> Iterator[Finding]:
+    """The standbys for reports, where some are named; without them the primary has to answer."""
+    config = storage_config(settings)
+    if isinstance(config, SqliteConfig) or config.replica_url is None:
+        return
+    standby = replace(config, url=config.replica_url, replica_url=None)
+    try:
+        schema = asyncio.run(read_schema(standby))
+    except SignetError as error:
+        said = f"{_place(standby)}: {error.detail}; reports are read from the primary"
+        mend = "see that a standby runs there, and that SP_POSTGRES_REPLICA_URL is right"
+        yield Finding("replica", "note", said, mend)
+        return
+    yield Finding("replica", "ok", f"{_place(standby)} answers, schema {schema.version}")
 
 
 def _place(config: SqliteConfig | PostgresConfig) -> str:

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.faults.durability import place
 from tests.inprocess import SEED, signing_key
 from tests.live import run_signet
 from tests.postgres import free_port
@@ -102,6 +103,7 @@ def test_keys_in_the_database(tmp_path: Path) -> None:
     without = findings(tmp_path, SP_API_KEYS="")["api keys"]
     assert without.verdict == "note"
     assert "SP_KEY_PEPPER" in without.said
+    assert "signet api-keys revoke" in without.mend
 
 
 def test_types(tmp_path: Path) -> None:
@@ -265,6 +267,24 @@ def test_clocks_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     found = findings(tmp_path)["database"]
     assert found.verdict == "wrong"
     assert "NTP" in found.mend
+
+
+def test_standbys(tmp_path: Path) -> None:
+    """One that answers is told with its schema; without one reports come from the primary, which
+    is a note with what to do."""
+    with place("postgres", tmp_path) as at:
+        done = run_signet("migrate", "--apply", cwd=tmp_path, settings=at.settings)
+        assert done.returncode == 0, done.stderr
+        url = at.settings["SP_POSTGRES_URL"]
+        found = findings(tmp_path, **{**at.settings, "SP_POSTGRES_REPLICA_URL": url})["replica"]
+        assert found.verdict == "ok"
+        assert "answers, schema " in found.said
+        away = {**at.settings, "SP_POSTGRES_REPLICA_URL": "postgresql://u:s3cret@127.0.0.1:1/d"}
+        noted = findings(tmp_path, **away)["replica"]
+        assert noted.verdict == "note"
+        assert "SP_POSTGRES_REPLICA_URL" in noted.mend
+        assert "s3cret" not in noted.said
+        assert "replica" not in findings(tmp_path, **at.settings)
 
 
 def test_a_server_that_is_away(tmp_path: Path) -> None:
