@@ -39,6 +39,7 @@ def explore(
             "--no-color",
             "--generation-database=none",
             "--request-timeout=300",
+            "--max-response-time=300",  # ten seconds by itself, which a busy machine may take
             f"--header=X-SIGNET-API-Key: {key}",
             *([] if seed is None else [f"--seed={seed}"]),
         ],
