@@ -39,10 +39,13 @@ def test_answers_tell_nothing_of_the_server(tmp_path: Path) -> None:
 
 
 def test_forwarded_headers_are_not_believed(tmp_path: Path) -> None:
-    """Who asks is who connects: X-Forwarded-For cannot make loopback of a stranger or back."""
+    """Who asks is who connects, and for whom a proxy asks is not told by loopback's right."""
     with live(tmp_path) as gateway, closing(gateway.connect()) as connection:
-        connection.request("GET", "/metrics", headers={"X-Forwarded-For": "203.0.113.9"})
+        connection.request("GET", "/metrics")
         assert reply(connection).status == 200
+        for said in ("203.0.113.9", "127.0.0.1"):
+            connection.request("GET", "/metrics", headers={"X-Forwarded-For": said})
+            assert reply(connection).status == 401
 
 
 def test_own_key_and_warnings(tmp_path: Path) -> None:
