@@ -42,6 +42,7 @@ from signet.app.outside import (
     limit_defaults,
     registry_bounds,
     storage_config,
+    written_places,
 )
 from signet.app.signing import HeldKeys, open_keys
 from signet.core.ids import TenantId
@@ -337,7 +338,7 @@ async def open_gateway(
             Worker(name="keys", work=key_watch.run_once, every_s=1.0),
         )
         limiting = Worker(name="limiting", work=limits.take_waiting, every_s=0.0)
-        watching = self_watch(metrics, committer, settings.storage.data_dir)
+        watching = self_watch(metrics, committer, written_places(settings))
         busy = (*measured((*workers, *billing.workers), metrics), *watching, limiting)
         resources.callback(metrics.pour)  # what was counted since the timer's last look
         async with running(busy, log):

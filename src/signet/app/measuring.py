@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,8 +145,10 @@ def _measured(worker: Worker, metrics: Metrics) -> Worker:
     return replace(worker, work=work)
 
 
-def self_watch(metrics: Metrics, committer: Committer, data_dir: Path) -> tuple[Worker, Worker]:
-    """Return the workers that look at this process itself."""
+def self_watch(
+    metrics: Metrics, committer: Committer, places: Collection[Path]
+) -> tuple[Worker, Worker]:
+    """Return the workers that look at this process itself, and at the disks of `places`."""
     metrics.processes.set(1)
 
     async def timer() -> int:
@@ -162,7 +164,8 @@ def self_watch(metrics: Metrics, committer: Committer, data_dir: Path) -> tuple[
         statm = Path("/proc/self/statm").read_text("ascii")  # noqa: ASYNC240
         metrics.resident_bytes.set(int(statm.split()[1]) * _PAGE_BYTES)
         metrics.open_files.set(len(os.listdir("/proc/self/fd")))
-        metrics.disk_free_bytes.set(await asyncio.to_thread(_free_bytes, data_dir))
+        free = [await asyncio.to_thread(_free_bytes, place) for place in places]
+        metrics.disk_free_bytes.set(min(free))
         return 0
 
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from ipaddress import IPv6Network, ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from signet.app.refused import StartRefused
@@ -35,6 +36,13 @@ def storage_config(settings: Settings) -> SqliteConfig | PostgresConfig:
             statement_cache_size=storage.postgres_statement_cache,
         )
     return SqliteConfig(path=storage.db_path or storage.data_dir / "signet.db")
+
+
+def written_places(settings: Settings) -> set[Path]:
+    """Return the directories that this process writes to, which may be on disks of their own."""
+    config = storage_config(settings)
+    places = {settings.storage.data_dir}
+    return places | {config.path.parent} if isinstance(config, SqliteConfig) else places
 
 
 def limit_defaults(settings: Settings) -> LimitDefaults:

@@ -273,7 +273,7 @@ class Metrics:
         )
         self.disk_free_bytes = self._gauge(
             "signet_disk_free_bytes",
-            "What is left on the file system of SP_DATA_DIR.",
+            "What is left on the file system of SP_DATA_DIR, or of SP_DB_PATH where that is less.",
             among="livemostrecent",
         )
         self.scrape_failures = self._counter(

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 from tests.inprocess import App, invoice, open_app
 
+from signet.app import measuring
 from signet.app.measuring import BatchWatch, exposition, measured, self_watch
 from signet.core.exchange import Outcome
 from signet.egress import Outcome as Sent
@@ -128,7 +129,7 @@ async def test_a_process_looks_at_itself(tmp_path: Path) -> None:
         waiting = 3
 
     metrics = Metrics()
-    for worker in self_watch(metrics, Idle(), tmp_path / "not" / "yet"):  # pyright: ignore[reportArgumentType]
+    for worker in self_watch(metrics, Idle(), [tmp_path / "not" / "yet"]):  # pyright: ignore[reportArgumentType]
         assert await worker.work() == 0
     value = metrics.registry.get_sample_value
     assert value("signet_processes") == 1
@@ -136,3 +137,15 @@ async def test_a_process_looks_at_itself(tmp_path: Path) -> None:
     assert value("signet_event_loop_lag_seconds_count") == 1
     for name in ("resident_memory_bytes", "open_files", "disk_free_bytes"):
         assert (value(f"signet_{name}") or 0) > 0
+
+
+async def test_the_fullest_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database on a disk of its own is watched too: that is the one that fills."""
+    free = {tmp_path / "data": 7e12, tmp_path / "database": 5e6}
+    monkeypatch.setattr(measuring, "_free_bytes", free.__getitem__)
+    settings = {"SP_DB_PATH": str(tmp_path / "database" / "signet.db")}
+    async with open_app(tmp_path / "data", **settings) as app:
+        async with asyncio.timeout(240):
+            while (found := await values(app))["signet_disk_free_bytes"] == 0:  # noqa: ASYNC110 - a loop of its own
+                await asyncio.sleep(0.05)
+    assert found["signet_disk_free_bytes"] == 5e6

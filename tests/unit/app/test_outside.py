@@ -12,6 +12,7 @@ from signet.app.outside import (
     limit_defaults,
     registry_bounds,
     storage_config,
+    written_places,
 )
 from signet.app.refused import StartRefused
 from signet.core.ids import TenantId
@@ -37,6 +38,17 @@ def test_the_database_is_where_the_settings_say() -> None:
         }
     ).settings
     assert storage_config(settings) == PostgresConfig(url="postgresql://h/d")
+
+
+def test_where_is_written() -> None:
+    """In the data directory, and beside the SQLite file wherever that is."""
+    assert written_places(read_settings({"SP_DATA_DIR": "/d"}).settings) == {Path("/d")}
+    elsewhere = read_settings({"SP_DATA_DIR": "/d", "SP_DB_PATH": "/e/x.db"}).settings
+    assert written_places(elsewhere) == {Path("/d"), Path("/e")}
+    seed = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+    url = {"SP_STORAGE": "postgres", "SP_POSTGRES_URL": "postgresql://h/d"}
+    settings = read_settings({**url, "SP_PRIVATE_KEY_B64": seed, "SP_DATA_DIR": "/d"}).settings
+    assert written_places(settings) == {Path("/d")}
 
 
 def test_default_limits_are_those_of_the_settings() -> None:
