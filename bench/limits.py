@@ -8,29 +8,20 @@ serving process and of PostgreSQL, medians over the rounds, so that they hold on
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import psutil
-import uvicorn
-import uvloop
 from tests.fleet import gateway, postgres_settings
 from tests.postgres import cluster
 
-from bench.exchange import body, null
+from bench.exchange import body, served
 from bench.load import TOOL, drive
-from signet.api.door import Door, DoorLimits
-from signet.telemetry.metrics import Metrics
 
 CALLERS: Final = 64
 ROUNDS: Final = 5
@@ -100,51 +91,6 @@ def exchanges(engine: str) -> None:
         in_turns({key: lambda key=key: asked(url, pids, key) for key in KEYS})
 
 
-async def _serve(guarded: bool) -> None:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-    limits = DoorLimits(
-        header_bytes=32 << 10,
-        header_count=100,
-        header_s=10,
-        body_s=30,
-        answer_s=60,
-        keep_alive_s=60,
-        connections=2000,
-    )
-    door = Door(limits, Metrics())
-    config = uvicorn.Config(
-        null,
-        http=door.protocol if guarded else "httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-    )
-    print(listener.getsockname()[1], flush=True)
-    async with asyncio.TaskGroup() as tasks:
-        watching = tasks.create_task(door.watch())
-        await uvicorn.Server(config).serve([listener])
-        watching.cancel()
-
-
-@contextmanager
-def served(what: str) -> Iterator[tuple[str, int]]:
-    """Serve the null route in a process of its own; where, and by which process."""
-    command = [sys.executable, "-m", "bench.limits", what]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/", process.pid
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
 def main() -> None:
     """Print costs and ratios of one run."""
     print(f"limits: c={CALLERS}, load from {TOOL}")
@@ -153,16 +99,14 @@ def main() -> None:
         exchanges(engine)
     print(" the null route")
     with ExitStack() as stack:
-        servers = {what: stack.enter_context(served(what)) for what in ("plain", "door")}
+        at = {what: stack.enter_context(served(what)) for what in ("doorless", "null")}
         in_turns(
-            {what: lambda at=at: asked(at[0], [at[1]], "none") for what, at in servers.items()}
+            {
+                "without the door": lambda: asked(at["doorless"].url, [at["doorless"].pid], "none"),
+                "behind the door": lambda: asked(at["null"].url, [at["null"].pid], "none"),
+            }
         )
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case [("plain" | "door") as what]:
-            with suppress(KeyboardInterrupt):
-                uvloop.run(_serve(what == "door"))
-        case _:
-            main()
+    main()
