@@ -44,20 +44,18 @@ class Tally:
 
 
 class Count:
-    """What `counter` will be told. Any thread may add; one at a time may pour."""
+    """What `counter` will be told. It belongs to one thread, that of the loop."""
 
     def __init__(self, counter: Family) -> None:
         self._counter = counter
-        self._waiting: deque[int] = deque()
+        self._waiting = 0
 
     def add(self, amount: int = 1) -> None:
         """Note that there are `amount` more."""
-        self._waiting.append(amount)
-        if len(self._waiting) > _MOST:  # nobody empties it
-            self.pour()
+        self._waiting += amount
 
     def pour(self) -> None:
         """Tell the counter all that waits."""
-        waiting = self._waiting
-        if waiting:
-            self._counter.inc(sum([waiting.popleft() for _ in range(len(waiting))]))
+        if self._waiting:
+            self._counter.inc(self._waiting)
+            self._waiting = 0

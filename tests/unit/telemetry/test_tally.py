@@ -56,14 +56,3 @@ def test_a_count_is_the_same_as_counting(amounts: list[int]) -> None:
     count.pour()
     count.pour()
     assert registry.get_sample_value("c_total") == sum(amounts)
-
-
-def test_a_count_that_nobody_pours_is_not_lost() -> None:
-    """What waits is bounded in memory, and still counted in full."""
-    registry = CollectorRegistry()
-    count = Count(Counter("c", "C.", registry=registry))
-    for _ in range(70_000):
-        count.add()
-    assert registry.get_sample_value("c_total") == (1 << 16) + 1
-    count.pour()
-    assert registry.get_sample_value("c_total") == 70_000
