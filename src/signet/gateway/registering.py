@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from signet.core import audit
 from signet.core.audit import SYSTEM, Change
 from signet.core.errors import Fault
 from signet.core.ids import TenantId
 from signet.core.registry import Entry, Hosted, Kind, Registry, name_faults
 from signet.gateway.ports import Busy, CheckStopped, Clock, RegistryChecker
 from signet.gateway.registry import Registries, as_hosted
+from signet.gateway.tenants import Actor
 from signet.receipts.canonical import Json, canonicalize, content_id, parse
 from signet.receipts.errors import ReceiptError
 from signet.storage import registry as stored
@@ -31,14 +31,6 @@ _ATTEMPTS: Final = 3
 
 Owner = TenantId | None
 """Whose document it is: a tenant's, or (None) everybody's."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Actor:
-    """Who asks: the id of the key, and where the request came from."""
-
-    key_id: str
-    origin: audit.Origin | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

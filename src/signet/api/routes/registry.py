@@ -16,7 +16,7 @@ from signet.api.bodies import read_json_body
 from signet.api.deprecation import deprecation_headers
 from signet.api.operations import Content, Operation, Parameter, Secured, problem_response
 from signet.api.pages import limit_of, limit_parameter
-from signet.api.visits import visit_of
+from signet.api.visits import actor_of
 from signet.core.ids import TENANT_ID, TenantId
 from signet.core.members import member_faults
 from signet.core.registry import (
@@ -29,7 +29,7 @@ from signet.core.registry import (
     RegistryInvalid,
 )
 from signet.core.tenant import Principal, Scope
-from signet.gateway.registering import Actor, NotRegistered, Owner, Registered, Registrations
+from signet.gateway.registering import NotRegistered, Owner, Registered, Registrations
 from signet.receipts.canonical import Json, canonicalize, parse
 from signet.receipts.errors import ReceiptError
 from signet.receipts.receipt import timestamp
@@ -102,7 +102,7 @@ def operations(registrations: Registrations, max_body_bytes: int) -> list[Operat
             if isinstance(named, Refused):
                 return problem_response(named.code, named.detail)
             owner = owner_of(principal)
-            result = await registrations.register(_actor(request, principal), owner, *named, body)
+            result = await registrations.register(actor_of(request, principal), owner, *named, body)
             return _answer(result)
 
         return endpoint
@@ -121,7 +121,7 @@ def operations(registrations: Registrations, max_body_bytes: int) -> list[Operat
                 return problem_response("registry_invalid", str(error), faults=faults)
             owner = owner_of(principal)
             result = await registrations.deprecate(
-                _actor(request, principal), owner, *named, **remark
+                actor_of(request, principal), owner, *named, **remark
             )
             return _answer(result)
 
@@ -133,7 +133,9 @@ def operations(registrations: Registrations, max_body_bytes: int) -> list[Operat
             if isinstance(named, Refused):
                 return problem_response(named.code, named.detail)
             return _answer(
-                await registrations.restore(_actor(request, principal), owner_of(principal), *named)
+                await registrations.restore(
+                    actor_of(request, principal), owner_of(principal), *named
+                )
             )
 
         return endpoint
@@ -278,10 +280,6 @@ def _listing(request: Request, registry: Registry, origin: Origin | None) -> Res
         "next": page[-1][0] if len(rest) > len(page) else None,
     }
     return Response(orjson.dumps(shown), media_type=_JSON)
-
-
-def _actor(request: Request, principal: Principal) -> Actor:
-    return Actor(key_id=principal.key_id, origin=visit_of(request).origin)
 
 
 def _named(request: Request) -> tuple[Kind, str] | Refused:
