@@ -47,6 +47,8 @@ def answer_at_once(
     cycle = _cycle(scope)
     if cycle is None or cycle.response_started or cycle.flow.write_paused:
         return False
+    if scope["method"] == "HEAD":
+        return False  # its answer has no body, whatever the length says
     if cycle.disconnected:
         return True
     lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]

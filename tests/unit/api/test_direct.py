@@ -114,6 +114,14 @@ async def test_who_does_not_read_is_waited_for() -> None:
     assert not request.wire.pieces
 
 
+async def test_a_head_has_no_body() -> None:
+    """What would be sent for GET is left to the messages, which leave the body out."""
+    request = Request()
+    request.scope["method"] = "HEAD"
+    assert not request.answer()
+    assert not request.wire.pieces
+
+
 async def test_one_answer() -> None:
     """What has been answered is not answered again."""
     request = Request()
