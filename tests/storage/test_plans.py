@@ -58,7 +58,7 @@ _NUMBERS: dict[Engine, str] = {
         """,
     "postgres": """
         CREATE TEMP TABLE n AS SELECT i, h, encode(h, 'hex') AS x FROM (
-            SELECT i, sha256(i::text::bytea) AS h FROM generate_series(1, :rows) AS i
+            SELECT i, sha256(i::text::bytea) AS h FROM generate_series(1::bigint, :rows) AS i
         ) AS hashed
         """,
 }
