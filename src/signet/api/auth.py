@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from signet.api.headers import RawHeaders
 from signet.core.tenant import Principal, Scope
-
-RawHeaders = Sequence[tuple[bytes, bytes]]
 
 _KEY_HEADERS: Final = (b"x-signet-api-key", b"x-odin-api-key")
 _IDEMPOTENCY_HEADERS: Final = frozenset(

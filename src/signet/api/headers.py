@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from starlette.types import Scope
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+"""Names in lower case and values, in the order in which they came."""
 
 _PLACE: Final = "signet.headers"
 

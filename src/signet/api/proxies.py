@@ -6,12 +6,11 @@ named ones have appended is true, and that is at its end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-RawHeaders = Sequence[tuple[bytes, bytes]]
+from signet.api.headers import RawHeaders
 
 _FORWARDED_FOR: Final = b"x-forwarded-for"
 _OF_PROXIES: Final = frozenset({_FORWARDED_FOR, b"forwarded", b"x-real-ip", b"via"})

@@ -22,8 +22,7 @@ TRACE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 TYPE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 RECEIPT_HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
-
-
+# The hex digit that begins with the variant's two bits, 10, by the upper half of a byte drawn.
 _VARIANTS: Final = "89ab" * 4
 
 

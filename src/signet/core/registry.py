@@ -35,9 +35,9 @@ from signet.core.values import value_class
 from signet.receipts.canonical import Json, canonicalize, content_id, parse, pointer
 from signet.receipts.errors import ReceiptError
 
-# No double dash inside a name: it stands between source and target in a mapping's file name.
-DOCUMENT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,260}")
+DOCUMENT_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,260}")
 """What the name of a document can consist of, whatever its kind."""
+# No double dash inside a name: it stands between source and target in a mapping's file name.
 _TYPE_NAME = re.compile(r"(?!.*--)[A-Za-z0-9][A-Za-z0-9._-]{0,118}\.v[0-9]{1,4}", re.ASCII)
 
 

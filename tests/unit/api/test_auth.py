@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from signet.api.auth import (
-    RawHeaders,
     Refused,
     authenticate,
     idempotency_key,
     presented_secrets,
 )
+from signet.api.headers import RawHeaders
 from signet.core.tenant import Principal, Scope, read_keyring
 
 KEYRING = read_keyring({"key": {"tenant": "acme"}, "narrow": {"tenant": "acme", "scopes": []}})
