@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from signet.core.ratelimit import SETBACK_US, Rate
+from signet.core.ratelimit import SETBACK_US, Rate, lend
 from signet.core.ratelimit import take as rule
 from signet.storage.database import Database, PostgresConfig, SqliteConfig, open_database
 from signet.storage.limits import Bucket, Want, forget_full, look, take, take_in_turn
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
 
 
-def want(bucket: str, units: int, rate: Rate) -> Want:
+def want(bucket: str, units: int, rate: Rate, ahead: int = 0) -> Want:
     """Some units of a bucket of this rate."""
-    return Want(bucket, units, rate.interval_us, rate.burst)
+    return Want(bucket, units, rate.interval_us, rate.burst, ahead)
 
 
 async def test_a_bucket_follows_the_rule_of_the_core(db: Database) -> None:
@@ -52,9 +52,31 @@ async def _set(tx: Tx, bucket: str, arrival_us: int) -> None:
     )
 
 
+async def test_lending_follows_the_rule_of_the_core(db: Database) -> None:
+    """Whatever the bucket holds and is asked for, as much is lent, and charged, as Python says."""
+    rate = Rate(1_000, 800)
+    await db.transient(take, [want("b", 1, rate)])
+    lent = 0
+    for owed_us in (-(10**9), 0, 30_000, 60_000, 97_500, 98_500, 120_000, 900_000, 10**12):
+        for units, ahead in ((0, 30), (1, 200), (3, 0), (60, 200), (900, 40)):
+            await db.transient(_set, "b", int(time.time()) * 1_000_000 + owed_us)
+            [before] = await db.transient(look, ["b"])
+            [after] = await db.transient(take, [want("b", units, rate, ahead)])
+            granted, arrival_us = rule(before.arrival_us, after.now_us, units, rate)
+            expected = lend(arrival_us, after.now_us, ahead, rate)
+            assert (after.granted, after.lent, after.arrival_us) == (granted, *expected)
+            lent += after.lent
+    assert lent
+
+
 @given(
     st.lists(
-        st.tuples(st.integers(0, 8), st.integers(1, 40_000_000), st.integers(1, 6)),
+        st.tuples(
+            st.integers(0, 8),
+            st.integers(0, 80),
+            st.integers(1, 40_000_000) | st.integers(1, 2_000),
+            st.integers(1, 6) | st.integers(300, 2_000),
+        ),
         min_size=1,
         max_size=8,
     )
@@ -63,16 +85,20 @@ async def _set(tx: Tx, bucket: str, arrival_us: int) -> None:
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 async def test_rates_may_change_under_a_bucket(
-    db: Database, calls: list[tuple[int, int, int]]
+    db: Database, calls: list[tuple[int, int, int, int]]
 ) -> None:
     """Each call is granted by its own rate, over what the calls before it have left."""
     await db.transient(_forget, "changing")
-    arrival_us = 0
-    for units, interval_us, burst in calls:
+    # A bucket that is not there yet lends nothing.
+    [after] = await db.transient(take, [want("changing", 1, Rate(1, 10**6), 9)])
+    assert (after.granted, after.lent, after.arrival_us) == (1, 0, after.now_us + 1)
+    arrival_us = after.arrival_us
+    for units, ahead, interval_us, burst in calls:
         rate = Rate(interval_us, burst)
-        [after] = await db.transient(take, [want("changing", units, rate)])
+        [after] = await db.transient(take, [want("changing", units, rate, ahead)])
         granted, arrival_us = rule(arrival_us, after.now_us, units, rate)
-        assert (after.granted, after.arrival_us) == (granted, arrival_us)
+        lent, arrival_us = lend(arrival_us, after.now_us, ahead, rate)
+        assert (after.granted, after.lent, after.arrival_us) == (granted, lent, arrival_us)
 
 
 async def _forget(tx: Tx, bucket: str) -> None:
@@ -85,6 +111,12 @@ async def test_many_buckets_take_one_call(db: Database) -> None:
     granted = {bucket.name: bucket.granted for bucket in await db.transient(take, wants)}
     assert granted == {"b5": 3, "b1": 1, "b3": 3, "b0": 0}
     assert await db.transient(take, []) == []
+    wants = [want(f"lends{n}", n, Rate(10**9, 99), n + 1) for n in (1, 0, 2)]
+    for _ in range(2):
+        found = {
+            bucket.name: bucket[1:2] + bucket[4:] for bucket in await db.transient(take, wants)
+        }
+    assert found == {"lends1": (1, 2), "lends0": (0, 1), "lends2": (2, 3)}
 
 
 async def test_what_is_taken_second_depends_on_the_first(db: Database) -> None:
@@ -140,30 +172,10 @@ async def test_two_processes_never_exceed_the_limit(
     config: SqliteConfig | PostgresConfig,
 ) -> None:
     """Two processes that take as fast as they can are granted no more than one could be."""
-    async with open_database(config):
-        pass
     rate = Rate(2_000, 40)
-    kind, where = (
-        ("sqlite", str(config.path))
-        if isinstance(config, SqliteConfig)
-        else ("postgres", config.url)
-    )
-    takers = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.storage.taker", kind, where,
-            str(rate.interval_us), str(rate.burst),
-            cwd=ROOT, stdout=asyncio.subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    heard = await asyncio.gather(*(taker.communicate() for taker in takers))
-    assert [taker.returncode for taker in takers] == [0, 0]
-    granted = sorted(
-        (int(at_us), int(units))
-        for out, _ in heard
-        for at_us, units in (line.split() for line in out.decode().splitlines())
-    )
-    assert all(any(int(line.split()[1]) for line in out.splitlines()) for out, _ in heard)
+    heard = await _two("tests.storage.taker", config, rate)
+    granted = sorted(took for taken in heard for took in taken)
+    assert all(any(units for _, units in taken) for taken in heard)
     for first, (since_us, _) in enumerate(granted):
         passed = 0
         for until_us, units in granted[first:]:
@@ -171,3 +183,44 @@ async def test_two_processes_never_exceed_the_limit(
             assert passed * rate.interval_us <= (
                 rate.burst * rate.interval_us + until_us - since_us
             )
+
+
+async def test_two_processes_that_borrow_never_exceed_the_limit(
+    config: SqliteConfig | PostgresConfig,
+) -> None:
+    """Two whose callers are let in by borrowed units, then ask for all there is, are let in no
+    faster than one could be."""
+    rate = Rate(2_000, 400)
+    heard = await _two("tests.storage.borrower", config, rate)
+    passed = sorted((until_us, since_us) for passages in heard for since_us, until_us in passages)
+    for since_us in sorted(since_us for _, since_us in passed):
+        within = [until_us for until_us, began_us in passed if began_us >= since_us]
+        for count, until_us in enumerate(within, start=1):
+            assert count * rate.interval_us <= (rate.burst * rate.interval_us + until_us - since_us)
+
+
+async def _two(
+    module: str, config: SqliteConfig | PostgresConfig, rate: Rate
+) -> list[list[tuple[int, int]]]:
+    """Run a module as two processes on one database; the lines of two numbers that each printed."""
+    async with open_database(config):
+        pass
+    kind, where = (
+        ("sqlite", str(config.path))
+        if isinstance(config, SqliteConfig)
+        else ("postgres", config.url)
+    )
+    running = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, kind, where,
+            str(rate.interval_us), str(rate.burst),
+            cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    heard = await asyncio.gather(*(one.communicate() for one in running))
+    assert [one.returncode for one in running] == [0, 0]
+    return [
+        [(int(first), int(second)) for first, second in map(str.split, out.decode().splitlines())]
+        for out, _ in heard
+    ]

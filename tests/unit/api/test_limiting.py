@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -31,6 +32,7 @@ KEYS = {
         "key_rate_per_minute": 1,
         "key_rate_burst": 3,
     },
+    "busy-key": {"tenant": "busy", "rate_per_minute": 1, "rate_burst": 1000},
     "one-key": {"tenant": "one", "concurrency": 1},
 }
 
@@ -83,6 +85,18 @@ async def test_both_rates_are_told(app: App) -> None:
     reply = await app.get("/v1/limits", api_key="both-key")
     assert reply.header("ratelimit-policy") == '"key";q=3;w=180, "tenant";q=100;w=10'
     assert reply.header("ratelimit") == '"key";r=2;t=60, "tenant";r=99;t=1'
+
+
+async def test_who_waits_for_no_look_is_told_what_is_left(app: App) -> None:
+    """Of many in a row each sees less left than the one before, however it was let in."""
+    told: list[int] = []
+    for _ in range(30):
+        reply = await app.get("/v1/limits", api_key="busy-key")
+        header = reply.header("ratelimit") or ""
+        told.append(int(header.removeprefix('"tenant";r=').split(";")[0]))
+        assert reply.json["rates"]["tenant"]["left"] <= told[-1]
+    assert told[0] == 999
+    assert all(after < before for before, after in itertools.pairwise(told))
 
 
 async def test_strangers_are_not_counted(app: App) -> None:

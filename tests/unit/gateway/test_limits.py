@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from signet.core.tenant import Principal, read_keyring
+from signet.gateway import limits as module
 from signet.gateway.limits import (
     Admitted,
     LimitDefaults,
@@ -23,6 +24,7 @@ from signet.gateway.limits import (
 from signet.receipts.canonical import Json
 from signet.storage.database import Database, SqliteConfig, open_database
 from signet.storage.errors import StorageBusy, StorageUnavailable
+from signet.storage.tx import Tx
 from signet.telemetry.logs import build_logger
 from signet.telemetry.metrics import Metrics
 
@@ -30,19 +32,22 @@ pytestmark = pytest.mark.anyio
 
 
 class Counting:
-    """The database, with every look at the buckets counted; `fail` keeps it from answering."""
+    """The database, with every look at the buckets counted; `fail` keeps it from answering, and
+    `meanwhile` is called before it does."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.looks = 0
         self.fail: Exception | None = None
         self.hang = False
+        self.meanwhile: Callable[[], None] = lambda: None
 
     async def transient(self, *call: Any) -> Any:
         """Look, unless told not to."""
         self.looks += 1
         if self.hang:
             await asyncio.sleep(60)
+        self.meanwhile()
         if self.fail is not None:
             raise self.fail
         return await self._database.transient(*call)
@@ -65,6 +70,14 @@ class Bench:
             log=build_logger("info"),
             monotonic=lambda: self.now_s,
         )
+
+    def take_s(self, seconds: float) -> None:
+        """Let every look take so long."""
+
+        def pass_by() -> None:
+            self.now_s += seconds
+
+        self.database.meanwhile = pass_by
 
     def limited(self, by: str) -> float:
         """How many were refused by a limit."""
@@ -342,3 +355,354 @@ async def test_full_buckets_are_forgotten(bench: Bench) -> None:
     limits, principal = bench.limits(), who(rate_per_minute=60)
     await ask(limits, principal)
     assert await limits.forget() == 0
+
+
+# One more comes in a minute, when a test is over; an eighth of the burst is more than anybody here
+# borrows.
+LENDS: dict[str, Json] = {"rate_per_minute": 1, "rate_burst": 1000}
+
+
+async def borrow(limits: Limits, principal: Principal, crowd: int = 20) -> None:
+    """Make the bucket by one request, then ask so often at once that as many more are borrowed."""
+    assert await ask(limits, principal) == {Admitted: 1}
+    assert await ask(limits, principal, crowd) == {Admitted: crowd}
+
+
+def at_once(limits: Limits, principal: Principal) -> Passage | None:
+    """What somebody is told who does not wait; None if there is nothing to be told yet."""
+    bounds = limits.of(principal)
+    assert bounds is not None
+    asking = limits.admit(bounds)
+    try:
+        asking.send(None)
+    except StopIteration as told:
+        passage: Passage = told.value
+        return passage
+    asking.close()  # it left, but the next look takes one for it
+    return None
+
+
+def borrowed(limits: Limits, principal: Principal) -> int:
+    """How many are let in without waiting, until nothing is left."""
+    count = 0
+    while isinstance(at_once(limits, principal), Admitted):
+        count += 1
+    return count
+
+
+async def left(bench: Bench, principal: Principal) -> dict[str, int]:
+    """What another process sees in the shared buckets."""
+    limits = bench.limits()
+    bounds = limits.of(principal)
+    assert bounds is not None
+    return {gauge.policy: gauge.standing.left for gauge in await limits.look(bounds)}
+
+
+async def settled() -> None:
+    """Let the look be taken that somebody has asked for; none waits for a thread."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_who_finds_a_borrowed_unit_waits_for_nothing(bench: Bench) -> None:
+    """No look and no task switch; each is told what is left, of the bucket and of the borrowed."""
+    limits, principal = bench.limits(), who(**LENDS)
+    await borrow(limits, principal)
+    looks = bench.database.looks
+    told = [at_once(limits, principal) for _ in range(5)]
+    assert bench.database.looks == looks
+    assert all(isinstance(one, Admitted) for one in told)
+    assert [one.gauges[0].standing.left for one in told if isinstance(one, Admitted)] == [
+        *range(1000 - 21 - 1, 1000 - 21 - 6, -1)
+    ]
+    assert await left(bench, principal) == {"tenant": 1000 - 21 - 16}
+    bounds = limits.of(principal)
+    assert bounds is not None
+    [seen] = await limits.look(bounds)
+    assert seen.standing.left == 1000 - 21 - 5
+    assert borrowed(limits, principal) == 16 - 5
+
+
+async def test_what_is_borrowed_ends(bench: Bench) -> None:
+    """By the clock of this process, counted from before the question was sent; then it is lost."""
+    limits, principal = bench.limits(), who(**LENDS)
+    bench.take_s(0.02)
+    await borrow(limits, principal, 40)
+    bench.now_s += 0.03 - 1e-6
+    assert isinstance(at_once(limits, principal), Admitted)
+    bounds = limits.of(principal)
+    assert bounds is not None
+    bench.now_s += 2e-6
+    bench.database.meanwhile = lambda: None
+    [seen] = await limits.look(bounds)
+    assert {"tenant": seen.standing.left} == await left(bench, principal)
+    assert at_once(limits, principal) is None
+
+
+async def test_what_comes_too_late_is_not_borrowed(bench: Bench) -> None:
+    """Where a look takes as long as units may be held, it asks for none ahead."""
+    limits, principal = bench.limits(), who(**LENDS)
+    bench.take_s(0.045)
+    await borrow(limits, principal, 40)
+    assert await left(bench, principal) == {"tenant": 1000 - 41}
+
+
+async def test_what_is_borrowed_is_spent_at_its_own_rate_only(bench: Bench) -> None:
+    """A changed rate finds nothing there, and what was borrowed before is gone for good."""
+    limits, principal = bench.limits(), who(**LENDS)
+    await borrow(limits, principal)
+    other = who(rate_per_minute=2, rate_burst=1000)
+    bounds = limits.of(other)
+    assert bounds is not None
+    [seen] = await limits.look(bounds)
+    assert {"tenant": seen.standing.left} == await left(bench, other)
+    assert at_once(limits, other) is None
+    assert await ask(limits, other) == {Admitted: 1}
+    assert at_once(limits, principal) is None
+
+
+async def test_what_is_borrowed_is_spent_by_its_own_key_only(bench: Bench) -> None:
+    """Neither another key with a rate nor another tenant finds anything."""
+    members: dict[str, Json] = {"key_rate_per_minute": 1, "key_rate_burst": 1000}
+    ring = read_keyring(
+        {key: {"tenant": tenant, **members} for key, tenant in (("a", "acme"), ("b", "acme"))}
+        | {"c": {"tenant": "other", **LENDS}}
+    )
+    first, *others = (ring.find(key) for key in (b"a", b"b", b"c"))
+    assert first is not None
+    limits = bench.limits()
+    await borrow(limits, first)
+    for other in others:
+        assert other is not None
+        assert at_once(limits, other) is None
+    assert isinstance(at_once(limits, first), Admitted)
+
+
+async def test_both_rates_are_borrowed_of(bench: Bench) -> None:
+    """One unit of each is spent; when one of the two has none, nobody is let in by the other."""
+    limits = bench.limits()
+    principal = who(**LENDS, key_rate_per_minute=1, key_rate_burst=500)
+    await borrow(limits, principal)
+    told = at_once(limits, principal)
+    assert isinstance(told, Admitted)
+    assert [(gauge.policy, gauge.standing.left) for gauge in told.gauges] == [
+        ("key", 500 - 22),
+        ("tenant", 1000 - 22),
+    ]
+    assert all(isinstance(at_once(limits, who(**LENDS)), Admitted) for _ in range(15))
+    assert at_once(limits, principal) is None
+    assert await left(bench, principal) == {"key": 500 - 21 - 16, "tenant": 1000 - 21 - 16}
+
+
+async def test_who_waits_for_its_tenant_uses_what_is_borrowed_of_its_key(bench: Bench) -> None:
+    """It is let through to its tenant's bucket by a unit that its key has here."""
+    limits = bench.limits()
+    principal = who(**LENDS, key_rate_per_minute=1, key_rate_burst=500)
+    await borrow(limits, principal)
+    for _ in range(16):
+        assert isinstance(at_once(limits, who(**LENDS)), Admitted)
+    bounds = limits.of(principal)
+    assert bounds is not None
+    asked = asyncio.gather(limits.admit(bounds))
+    await asyncio.sleep(0)
+    await limits.take_waiting()
+    [told] = await asked
+    assert isinstance(told, Admitted)
+    assert [gauge.standing.left for gauge in told.gauges] == [500 - 22, 1000 - 21 - 17]
+
+
+async def test_who_waits_for_its_key_uses_what_is_borrowed_of_its_tenant(bench: Bench) -> None:
+    """It is not taken from the shared bucket once more, and what the key refuses is put back."""
+    limits, free = bench.limits(), who(**LENDS)
+    await borrow(limits, free)
+    narrow = who(**LENDS, key_rate_per_minute=1, key_rate_burst=2)
+    bounds = limits.of(narrow)
+    assert bounds is not None
+    asked = asyncio.gather(*(limits.admit(bounds) for _ in range(5)))
+    await asyncio.sleep(0)
+    await limits.take_waiting()
+    gauges = [
+        {gauge.policy: gauge.standing.left for gauge in one.gauges}
+        for one in await asked
+        if not isinstance(one, Unchecked)
+    ]
+    assert gauges == [
+        {"key": 1, "tenant": 1000 - 22},
+        {"key": 0, "tenant": 1000 - 23},
+        *[{"key": 0}] * 3,
+    ]
+    # Twenty are enough for the 26 that came; eleven were not set aside, so that nine more are lent.
+    assert await left(bench, free) == {"tenant": 1000 - 21 - 16 - 9}
+    assert borrowed(limits, free) == 16 - 2 + 9
+
+
+async def test_a_look_that_fails_keeps_what_was_set_aside(bench: Bench) -> None:
+    """Who waited is not let in, and what was borrowed is still there for who needs no look."""
+    limits, free = bench.limits(), who(**LENDS)
+    await borrow(limits, free)
+    narrow = who(**LENDS, key_rate_per_minute=1, key_rate_burst=2)
+    bench.database.fail = StorageUnavailable("away")
+    assert await ask(limits, narrow, 5) == {Unchecked: 5}
+    assert borrowed(limits, free) == 16
+    bench.database.fail = None
+    assert await ask(limits, free) == {Admitted: 1}
+    # The one who found nothing has left, and has been counted.
+    assert (await left(bench, free))["tenant"] + borrowed(limits, free) == 1000 - 21 - 16 - 2
+
+
+async def test_what_has_lapsed_is_set_aside_for_nobody(bench: Bench) -> None:
+    """Who waits for its key after the end of what was borrowed is counted by the shared bucket."""
+    limits = bench.limits()
+    await borrow(limits, who(**LENDS))
+    bench.now_s += 0.06
+    narrow = who(**LENDS, key_rate_per_minute=1, key_rate_burst=2)
+    assert await ask(limits, narrow, 2) == {Admitted: 2}
+    assert await left(bench, narrow) == {"key": 0, "tenant": 1000 - 21 - 16 - 2}
+
+
+async def test_what_was_borrowed_outlives_the_database_until_its_end(bench: Bench) -> None:
+    """Afterwards nobody passes a limit that cannot be checked; one renewal is tried meanwhile."""
+    limits, principal = bench.limits(), who(**LENDS)
+    await borrow(limits, principal)
+    bench.database.fail = StorageUnavailable("away")
+    looks = bench.database.looks
+    assert await ask(limits, principal, 14) == {Admitted: 14}
+    await settled()
+    assert await ask(limits, principal) == {Admitted: 1}
+    assert bench.database.looks == looks + 1
+    bench.now_s += 0.06
+    assert await ask(limits, principal) == {Unchecked: 1}
+
+
+async def test_below_its_rate_a_caller_waits_for_nothing(bench: Bench) -> None:
+    """A thousand requests a second take a look every twenty milliseconds, and wait for none."""
+    limits, principal = bench.limits(), who(rate_per_minute=600_000)
+    await borrow(limits, principal)
+    taking = asyncio.ensure_future(_take(limits))  # noqa: TID251
+    waited = 0
+    looks = bench.database.looks
+    for _ in range(1000):
+        bench.now_s += 0.001
+        if at_once(limits, principal) is None:
+            waited += 1
+        await settled()
+    taking.cancel()
+    assert waited <= 5  # until it is known how much is needed
+    assert bench.database.looks - looks <= 70
+
+
+async def test_renewals_keep_the_pauses_between_looks(bench: Bench) -> None:
+    """Looks take a small part of the time, whatever one takes: a renewal waits for its turn."""
+    limits, principal = bench.limits(), who(**LENDS)
+    bench.take_s(0.001)
+    await borrow(limits, principal)
+    bench.now_s -= 0.001  # less than ten milliseconds after the look began
+    looks = bench.database.looks
+    taking = asyncio.ensure_future(_take(limits))  # noqa: TID251
+    for _ in range(12):
+        assert isinstance(at_once(limits, principal), Admitted)
+        await settled()
+    assert bench.database.looks == looks
+    bench.now_s += 0.011
+    assert isinstance(at_once(limits, principal), Admitted)
+    await settled()
+    assert bench.database.looks == looks + 1
+    assert isinstance(at_once(limits, principal), Admitted)
+    await settled()
+    assert bench.database.looks == looks + 1
+    taking.cancel()
+
+
+async def test_a_bucket_that_lends_nothing_is_not_asked_again_for_nobody(bench: Bench) -> None:
+    """Somebody else has taken of it: one renewal finds that out, until one waits again."""
+    limits, principal = bench.limits(), who(**LENDS)
+    await borrow(limits, principal)
+    assert await ask(bench.limits(), principal, 200) == {Admitted: 200}
+    looks = bench.database.looks
+    taking = asyncio.ensure_future(_take(limits))  # noqa: TID251
+    for _ in range(16):
+        assert isinstance(at_once(limits, principal), Admitted)
+        await settled()
+    assert bench.database.looks == looks + 1
+    assert await ask(limits, principal) == {Admitted: 1}
+    taking.cancel()
+
+
+async def test_who_exceeds_is_cut_off_as_before(bench: Bench) -> None:
+    """What was borrowed is of the burst, not beside it."""
+    limits, principal = bench.limits(), who(rate_per_minute=1, rate_burst=200)
+    heard: Counter[type] = Counter()
+    for crowd in (1, 5, 1, 1, 8, 30, 1, 200):
+        heard += await ask(limits, principal, crowd)
+    # As long as it is held, what was lent is charged as if it were spent later.
+    assert 199 <= heard[Admitted] <= 200
+    assert heard[Limited] == 247 - heard[Admitted]
+
+
+@pytest.mark.parametrize(
+    ("burst", "crowds"),
+    [
+        pytest.param(8, (1, 1, 1, 1, 1, 1), id="a small burst"),
+        pytest.param(1000, (1, 1, 2), id="few"),
+        pytest.param(200, (1, 100), id="more than an eighth"),
+    ],
+)
+async def test_nothing_is_borrowed(bench: Bench, burst: int, crowds: tuple[int, ...]) -> None:
+    """Of a small burst, for few who come, by who has used up what may be lent."""
+    limits, principal = bench.limits(), who(rate_per_minute=1, rate_burst=burst)
+    for crowd in crowds:
+        assert await ask(limits, principal, crowd) == {Admitted: crowd}
+    assert await left(bench, principal) == {"tenant": burst - sum(crowds)}
+
+
+async def test_what_is_borrowed_follows_what_is_asked(bench: Bench) -> None:
+    """Who came long ago is not counted any more, nor who came a while ago in full."""
+    limits, principal = bench.limits(), who(**LENDS)
+    await borrow(limits, principal, 40)
+    assert borrowed(limits, principal) == 32
+    bench.now_s += 0.1
+    # The look is for the one who found nothing, and spread over the time since the last one, half
+    # of the 32 came in the last moment. Of what it borrows, this one spends the first.
+    assert await ask(limits, principal) == {Admitted: 1}
+    assert borrowed(limits, principal) == int((1 + 32 / 2) * 0.8) - 1
+    bench.now_s += 10
+    assert await ask(limits, principal) == {Admitted: 1}
+    assert borrowed(limits, principal) == 0
+
+
+async def test_a_bucket_that_was_lost_has_no_more_than_its_burst(bench: Bench) -> None:
+    """What was borrowed of it before, and is still here, is not told on top."""
+    limits, free = bench.limits(), who(**LENDS)
+    await borrow(limits, free)
+    await bench.database.transient(_lose_all)
+    narrow = who(**LENDS, key_rate_per_minute=1, key_rate_burst=2)
+    bounds = limits.of(narrow)
+    assert bounds is not None
+    asked = asyncio.gather(limits.admit(bounds))
+    await asyncio.sleep(0)
+    await limits.take_waiting()
+    [told] = await asked
+    assert isinstance(told, Admitted)
+    assert [gauge.standing.left for gauge in told.gauges] == [1, 1000]
+    seen = {gauge.policy: gauge.standing.left for gauge in await limits.look(bounds)}
+    assert seen == {"key": 1, "tenant": 1000}
+
+
+async def _lose_all(tx: Tx) -> None:
+    await tx.execute("DELETE FROM rate_limits")
+
+
+async def test_not_everything_is_remembered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers that are very many lose what was borrowed for them, and nothing grows."""
+    monkeypatch.setattr(module, "_MOST_REMEMBERED", 2)
+    limits = bench.limits()
+    principals = [
+        read_keyring({"key": {"tenant": f"t{n}", **LENDS}}).find(b"key") for n in range(3)
+    ]
+    first = principals[0]
+    assert first is not None
+    await borrow(limits, first)
+    for other, kept in ((principals[1], True), (principals[2], False)):
+        assert other is not None
+        assert await ask(limits, other) == {Admitted: 1}
+        assert isinstance(at_once(limits, first), Admitted) == kept
