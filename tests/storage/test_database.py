@@ -10,7 +10,13 @@ import pytest
 from tests.storage.ledger import commit, count, hashes, pending, receipts_of
 
 from signet.storage.database import Database, PostgresConfig, SqliteConfig, open_database
-from signet.storage.errors import ForeignAwait, IntegrityViolated, StorageError
+from signet.storage.errors import (
+    ForeignAwait,
+    IntegrityViolated,
+    Raced,
+    StorageBusy,
+    StorageError,
+)
 from signet.storage.tx import Ask, PerRow, ReadTx, Tx
 
 pytestmark = pytest.mark.anyio
@@ -257,10 +263,51 @@ async def test_many_statements_in_one_round_trip(db: Database) -> None:
         nothing = Ask(str, younger, [])
         await tx.ask(known, late, nothing)
         await tx.ask()
-        return touched, sorted(known.found), late.found, nothing.found
+        last = Ask(str, younger, [(2, "none")])
+        touched += await tx.execute_all([(forget, [("a", "b")]), (put, rows[:1])], last, nothing)
+        alone = Ask(str, younger, [(1, "k2")])
+        touched += await tx.execute_all([(forget, [])], alone)
+        asked = (late, nothing, last, alone)
+        return touched, sorted(known.found), [one.found for one in asked]
 
-    expected = ([0, 3, 0], [("k1", None, 1), ("k2", None, 2)], ["k2"], [])
+    expected = (
+        [0, 3, 0, 0, 0, 0],
+        [("k1", None, 1), ("k2", None, 2)],
+        [["k2"], [], ["k3"], ["k3"]],
+    )
     assert await db.transact(together) == expected
+
+
+async def test_nothing_is_begun_behind_a_guard(db: Database) -> None:
+    """A guard that touches fewer rows than it has ends the unit before any later step."""
+    swap = PerRow(
+        sqlite="UPDATE signing_keys SET alias = 'new' WHERE kid = ? AND alias = ?",
+        postgres="UPDATE signing_keys k SET alias = 'new' FROM unnest($1::text[], $2::text[])"
+        " AS g (kid, alias) WHERE k.kid = g.kid AND k.alias = g.alias",
+    )
+    put = PerRow(
+        sqlite="INSERT INTO signing_keys (kid, public, alias, created_us) VALUES (?, ?, ?, ?)",
+        postgres="INSERT INTO signing_keys (kid, public, alias, created_us)"
+        " SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::bigint[])",
+    )
+    there = [("k1", b"p" * 32, "old", 1), ("k2", b"q" * 32, "old", 1)]
+
+    async def aliases(tx: ReadTx) -> list[str]:
+        return await tx.all(str, "SELECT alias FROM signing_keys ORDER BY kid")
+
+    async def write(tx: Tx, *expected: str) -> list[int]:
+        guard = (swap, [("k1", "old"), ("k2", expected[0])])
+        # What is there already would be refused, were it begun.
+        return await tx.execute_all([guard, (put, there if expected[1:] else [])], guards=1)
+
+    await db.transact(lambda tx: tx.execute_all([(put, there)]))
+    with pytest.raises((Raced, StorageBusy)):
+        await db.transact(write, "other", "begun")
+    assert await db.read_current(aliases) == ["old", "old"]
+    with pytest.raises(IntegrityViolated):
+        await db.transact(write, "old", "begun")
+    assert await db.transact(write, "old") == [2, 0]
+    assert await db.read_current(aliases) == ["new", "new"]
 
 
 async def test_values_come_back_as_they_went_in(db: Database) -> None:

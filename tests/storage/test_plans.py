@@ -24,6 +24,7 @@ from signet.storage import (
     retention,
     tenants,
 )
+from signet.storage.arrays import with_literals
 from signet.storage.billing import HourUnits
 from signet.storage.chains import Month
 from signet.storage.database import Database, PostgresConfig, SqliteConfig, open_database
@@ -167,11 +168,15 @@ class Explaining:
         await self._tx.ask(*asked)
 
     async def execute_all(
-        self, steps: Sequence[tuple[PerRow, Sequence[tuple[Value, ...]]]], /
+        self,
+        steps: Sequence[tuple[PerRow, Sequence[tuple[Value, ...]]]],
+        /,
+        *asked: Ask[Any],
+        guards: int = 0,
     ) -> list[int]:
-        for statement, rows in steps:
+        for statement, rows in (*steps, *((one.statement, one.rows) for one in asked)):
             await self._explain_each(statement, rows)
-        return await self._tx.execute_all(steps)
+        return await self._tx.execute_all(steps, *asked, guards=guards)
 
     async def execute(self, sql: LiteralString, /, **params: Value) -> int:
         await self._explain(sql, params)
@@ -195,7 +200,8 @@ class Keeping(Explaining):
 
     async def _keep(self, sql: str, count: int) -> None:
         given = f"({', '.join(['NULL'] * count)})" if count else ""
-        steps = ("SET LOCAL plan_cache_mode = force_generic_plan", f"PREPARE kept AS {sql}")
+        sent, _ = with_literals(sql) if count else (sql, None)
+        steps = ("SET LOCAL plan_cache_mode = force_generic_plan", f"PREPARE kept AS {sent}")
         for step in steps:
             await self._tx.execute(step)  # type: ignore[arg-type]
         plan = await self._tx.all(str, f"EXPLAIN EXECUTE kept{given}")  # type: ignore[arg-type]

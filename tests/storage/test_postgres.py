@@ -302,3 +302,21 @@ async def test_newest_version() -> None:
             await commit(db, *(pending(f"a{i}") for i in range(20)))
             await commit(db, *(pending(f"a{i}") for i in range(20)))
             assert len(await receipts_of(db, "trace-1")) == 20
+
+
+async def test_no_statement_of_a_batch_is_planned_twice(config: PostgresConfig) -> None:
+    """Whatever the server thinks of the arguments: planning costs it more than a small batch."""
+
+    async def plans(tx: ReadTx) -> list[tuple[str, int]]:
+        return await tx.all(
+            lambda sql, count: (sql, count),
+            "SELECT statement, custom_plans FROM pg_prepared_statements",
+        )
+
+    async with open_postgres(replace(config, pool_size=1)) as db:
+        for number in range(20):
+            await commit(db, pending(f"k{number}", trace="one"))
+            await commit(db, pending(f"l{number}"))
+        planned = await db.transact(plans)
+    assert any("INSERT INTO receipts" in sql for sql, _ in planned)
+    assert [sql for sql, count in planned if count] == []

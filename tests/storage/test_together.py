@@ -20,3 +20,23 @@ def test_writes() -> None:
         " s1 AS (INSERT INTO t SELECT $2, $3 RETURNING 1)"
         " SELECT (SELECT count(*) FROM s0), (SELECT count(*) FROM s1)"
     )
+
+
+def test_writes_and_reads() -> None:
+    """What is asked stands behind the counts, its marks behind those of the writes."""
+    assert counts_of(("DELETE FROM t WHERE a = $1",), ("SELECT a FROM t WHERE b = $1",)) == (
+        "WITH s0 AS (DELETE FROM t WHERE a = $1 RETURNING 1)"
+        " SELECT (SELECT count(*) FROM s0),"
+        " ARRAY(SELECT x FROM (SELECT a FROM t WHERE b = $2) AS x)"
+    )
+
+
+def test_guards() -> None:
+    """The counts that are wanted come last, behind all that is asked."""
+    delete, select = "DELETE FROM t WHERE a = $1", "SELECT a FROM t WHERE b = $1"
+    assert counts_of((delete, delete), (select,), 1) == (
+        "WITH s0 AS (DELETE FROM t WHERE a = $1 RETURNING 1),"
+        " s1 AS (DELETE FROM t WHERE a = $2 RETURNING 1)"
+        " SELECT (SELECT count(*) / (count(*) = $4::bigint)::int FROM s0),"
+        " (SELECT count(*) FROM s1), ARRAY(SELECT x FROM (SELECT a FROM t WHERE b = $3) AS x)"
+    )

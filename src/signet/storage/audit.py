@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 from signet.core.audit import Change, Entry, pruned, seal_entry
 from signet.core.ids import TenantId
-from signet.storage.errors import Raced
 from signet.storage.hashes import digest, hash_text
-from signet.storage.tx import PerRow, ReadTx, Tx, Value
+from signet.storage.tx import Ask, PerRow, ReadTx, Tx, Value
 
 
 async def append(tx: Tx, entries: Sequence[Entry]) -> None:
@@ -24,9 +23,20 @@ async def append(tx: Tx, entries: Sequence[Entry]) -> None:
 
     Raises `Raced` when another process began one of the chains first.
     """
+    ends = ends_of_chains(entries)
+    await tx.ask(ends)
+    await append_behind(tx, ends, entries)
+
+
+def ends_of_chains(entries: Sequence[Entry]) -> Ask[EndOfChain]:
+    """Ask where the entries' chains end, which locks them until the commit."""
     names = sorted({entry.tenant for entry in entries})
-    rows = await tx.each(_HeadRow, _HEADS, [(name,) for name in names])
-    chains = {row.tenant: _chain(row) for row in rows}
+    return Ask(EndOfChain, _HEADS, [(name,) for name in names])
+
+
+async def append_behind(tx: Tx, ends: Ask[EndOfChain], entries: Sequence[Entry]) -> None:
+    """Do what `append` does, where the ends of the chains have been asked for already."""
+    chains = {row.tenant: _chain(row) for row in ends.found}
     known = frozenset(chains)
     written: list[tuple[Value, ...]] = []
     for entry in entries:
@@ -38,8 +48,7 @@ async def append(tx: Tx, entries: Sequence[Entry]) -> None:
         written.append((entry.tenant, chain.seq, chain.reached_us, entry.action, body))
     new: list[tuple[Value, ...]] = []
     moved: list[tuple[Value, ...]] = []
-    for name in names:
-        chain = chains[name]
+    for name, chain in sorted(chains.items()):
         assert chain.entry_hash is not None, "an entry was appended"
         place = (name, chain.seq, digest(chain.entry_hash), chain.reached_us)
         if name in known:
@@ -47,8 +56,7 @@ async def append(tx: Tx, entries: Sequence[Entry]) -> None:
         else:
             new.append(place)
     steps = ((_NEW_HEADS, new), (_MOVED_HEADS, moved), (_ENTRIES, written))
-    if await tx.execute_all(steps) != [len(places) for _, places in steps]:
-        raise Raced("Another process began the same audit chain first.")
+    await tx.execute_all(steps, guards=len(steps))
 
 
 async def record_change(tx: Tx, change: Change) -> None:
@@ -173,7 +181,7 @@ async def prune(tx: Tx, tenant: TenantId, *, before_us: int, limit: int) -> int:
     An entry at the chain's end then names the last one that was removed.
     """
     # The lock first, so that two processes do not prune the same entries.
-    await tx.each(_HeadRow, _HEADS, [(tenant,)])
+    await tx.each(EndOfChain, _HEADS, [(tenant,)])
     old = await tx.one(
         _Old,
         """
@@ -219,7 +227,7 @@ class _Old(NamedTuple):
     last: int | None
 
 
-class _HeadRow(NamedTuple):
+class EndOfChain(NamedTuple):
     tenant: str
     seq: int
     entry_hash: bytes
@@ -236,7 +244,7 @@ class _Chain:
     reached_us: int = 0
 
 
-def _chain(row: _HeadRow) -> _Chain:
+def _chain(row: EndOfChain) -> _Chain:
     return _Chain(
         began_at=row.seq,
         seq=row.seq,

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from signet.core.audit import Entry
 from signet.core.values import value_class
-from signet.storage.audit import append
-from signet.storage.errors import IntegrityViolated, Raced
+from signet.storage.audit import append_behind, ends_of_chains
+from signet.storage.errors import IntegrityViolated
 from signet.storage.hashes import digest, hash_text
 from signet.storage.splicing import attach, cut, detach, paste
 from signet.storage.tx import Ask, Engine, PerRow, ReadTx, Tx, Value
@@ -376,8 +376,8 @@ class _Work:
                 new_heads.append((tenant, trace_id, chain.trace, chain.head.hop, last))
             else:
                 moved_heads.append((tenant, trace_id, chain.head.hop, last, chain.began_at_hop))
-        # The guards come first, so that losing a race costs no wide rows. They compare and swap:
-        # fewer touched rows mean that somebody else was first.
+        # Another process may have been first with a key or a chain. Whoever has to wait for it
+        # does so before it has locked what is hot.
         guards: Sequence[tuple[PerRow, Sequence[tuple[Value, ...]]]] = (
             (_NEW_HEADS, new_heads),
             (_MOVED_HEADS, moved_heads),
@@ -385,20 +385,18 @@ class _Work:
             (_CLOSED_CLAIMS, self._closed_claims),
             (_CLAIMED_KEYS, self._claimed_keys),
         )
-        if await tx.execute_all(guards) != [len(rows) for _, rows in guards]:
-            raise Raced("Another process wrote the same key or chain first.")
-        await tx.execute_all(
-            (
-                (_RECEIPTS, self.receipts),
-                (_ANSWERS, self._answers),
-                (_PAYLOADS, self._payloads),
-                # Totals and audit heads last: they are the hottest rows and stay locked until
-                # the commit.
-                (_TOTALS, [(*t, shard, units) for t, units in sorted(self._usage.items())]),
-            )
+        rows: Sequence[tuple[PerRow, Sequence[tuple[Value, ...]]]] = (
+            (_RECEIPTS, self.receipts),
+            (_ANSWERS, self._answers),
+            (_PAYLOADS, self._payloads),
+            # Totals and the ends of the audit chains last: they are the hottest rows, and stay
+            # locked until the commit.
+            (_TOTALS, [(*t, shard, units) for t, units in sorted(self._usage.items())]),
         )
+        ends = ends_of_chains(self._entries)
+        await tx.execute_all((*guards, *rows), ends, guards=len(guards))
         if self._entries:
-            await append(tx, self._entries)
+            await append_behind(tx, ends, self._entries)
 
 
 def _answered_in_batch(pending: PendingExchange, first: PendingExchange, sealed: Sealed) -> Result:

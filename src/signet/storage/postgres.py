@@ -11,7 +11,14 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Sequence,
+)
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from typing import (
@@ -29,6 +36,7 @@ from typing import (
 import asyncpg
 
 from signet.storage import migrate
+from signet.storage.arrays import with_literals
 from signet.storage.config import PostgresConfig
 from signet.storage.errors import (
     ForeignAwait,
@@ -53,8 +61,9 @@ _IDLE_S: Final = 60.0
 
 # Everything is looked up by an index, as SQLite does, whatever the planner thinks of a small table.
 # It keeps a prepared statement's plan until a table is analyzed again, so a scan that was right for
-# a hundred rows would still be carried out, for each batch, over the first hundred thousand.
-_BY_INDEX: Final = "".join(
+# a hundred rows would still be carried out, for each batch, over the first hundred thousand. And as
+# there is only this one way, it need not plan a statement anew for the arguments of each batch.
+_BY_INDEX: Final = "SET LOCAL plan_cache_mode = force_generic_plan;" + "".join(
     f"SET LOCAL {name} = off;"
     for name in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "jit")
 )
@@ -151,8 +160,7 @@ class PostgresTx:
         """All rows found for all of `rows`."""
         if not rows:
             return []
-        columns = list(zip(*rows, strict=True))
-        return [make(*row) for row in await self._rows(statement.postgres, columns)]
+        return [make(*row) for row in await self._rows(*_arrays(statement.postgres, rows))]
 
     async def ask(self, *asked: Ask[Any]) -> None:
         """Answer all in one statement, which has an array of rows for each."""
@@ -160,10 +168,8 @@ class PostgresTx:
         if not asked:
             return
         sql = arrays_of(tuple(one.statement.postgres for one in asked))
-        arrays = [column for one in asked for column in zip(*one.rows, strict=True)]
-        [answers] = await self._rows(sql, arrays)
-        for one, rows in zip(asked, cast("Sequence[Rows]", answers), strict=True):
-            one.found = [one.make(*row) for row in rows]
+        [answers] = await self._rows(*_arrays(sql, *(one.rows for one in asked)))
+        _tell(asked, answers)
 
     async def now_us(self) -> int:
         """The server's clock."""
@@ -181,18 +187,41 @@ class PostgresTx:
         """Run one statement for every row; how many rows it touched in all."""
         if not rows:
             return 0
-        return await self._touched(statement.postgres, list(zip(*rows, strict=True)))
+        return await self._touched(*_arrays(statement.postgres, rows))
 
-    async def execute_all(self, steps: Sequence[tuple[PerRow, Rows]], /) -> list[int]:
-        """Run all steps as one statement; how many rows each touched."""
+    async def execute_all(
+        self, steps: Sequence[tuple[PerRow, Rows]], /, *asked: Ask[Any], guards: int = 0
+    ) -> list[int]:
+        """Run all steps as one statement, then answer what is asked; how many rows each touched."""
         wanted = [(statement, rows) for statement, rows in steps if rows]
+        guarding = [len(rows) for _, rows in steps[:guards] if rows]
+        asked = tuple(one for one in asked if one.rows)
         if not wanted:
+            await self.ask(*asked)
             return [0] * len(steps)
-        sql = counts_of(tuple(statement.postgres for statement, _ in wanted))
-        arrays = [column for _, rows in wanted for column in zip(*rows, strict=True)]
-        [counts] = await self._rows(sql, arrays)
-        touched = iter(cast("Sequence[int]", counts))
-        return [next(touched) if rows else 0 for _, rows in steps]
+        sql = counts_of(
+            tuple(statement.postgres for statement, _ in wanted),
+            tuple(one.statement.postgres for one in asked),
+            len(guarding),
+        )
+        text, arrays = _arrays(sql, *(rows for _, rows in wanted), *(one.rows for one in asked))
+        [told] = await self._rows(text, (*arrays, *guarding))
+        _tell(asked, told[len(wanted) :])
+        counts = iter(cast("Sequence[int]", told[: len(wanted)]))
+        return [next(counts) if rows else 0 for _, rows in steps]
+
+
+def _arrays(sql: str, *tables: Rows) -> tuple[str, list[object]]:
+    """A statement that takes arrays first, and the tables' columns in the form that it takes."""
+    text, forms = with_literals(sql)
+    columns = [column for rows in tables for column in zip(*rows, strict=True)]
+    return text, [form(column) for form, column in zip(forms, columns, strict=False)]
+
+
+def _tell(asked: Sequence[Ask[Any]], answers: Sequence[object]) -> None:
+    """Give each question the array of rows that is its answer."""
+    for one, rows in zip(asked, cast("Sequence[Rows]", answers), strict=True):
+        one.found = [one.make(*row) for row in rows]
 
 
 class _Only(Generic[T]):
@@ -576,6 +605,8 @@ def _translated(error: BaseException) -> StorageError:
             return _Again("The server undid the transaction.")
         case asyncpg.IntegrityConstraintViolationError():
             return IntegrityViolated(f"A constraint refused the row: {error}")
+        case asyncpg.DivisionByZeroError():  # nothing divides but `counts_of`
+            return Raced("Another process was first.")
         case asyncpg.LockNotAvailableError() | asyncpg.QueryCanceledError():
             return StorageBusy("The server was too slow, or a row locked too long.")
         case asyncpg.DuplicatePreparedStatementError() | asyncpg.InvalidSQLStatementNameError():

@@ -38,6 +38,7 @@ from signet.storage.config import SqliteConfig
 from signet.storage.errors import (
     ForeignAwait,
     IntegrityViolated,
+    Raced,
     StorageBusy,
     StorageError,
     StorageUnavailable,
@@ -169,9 +170,17 @@ class SqliteTx:
             raise self._failed(error) from error
         return connection.total_changes() - before
 
-    async def execute_all(self, steps: Sequence[tuple[PerRow, Rows]], /) -> list[int]:
-        """Run one step after another; how many rows each touched."""
-        return [await self.execute_each(step, rows) if rows else 0 for step, rows in steps]
+    async def execute_all(
+        self, steps: Sequence[tuple[PerRow, Rows]], /, *asked: Ask[Any], guards: int = 0
+    ) -> list[int]:
+        """Run one step after another, then answer what is asked; how many rows each touched."""
+        touched: list[int] = []
+        for number, (step, rows) in enumerate(steps):
+            touched.append(await self.execute_each(step, rows) if rows else 0)
+            if number < guards and touched[number] != len(rows):
+                raise Raced("Another process was first.")
+        await self.ask(*asked)
+        return touched
 
 
 # A statement for several rows is prepared, bound and stepped once: half the time of as many for one

@@ -18,28 +18,44 @@ def arrays_of(statements: tuple[str, ...]) -> str:
 
     The marks `$1`, `$2`, ... of each statement go on behind those of the one before.
     """
-    arrays = [f"ARRAY(SELECT x FROM ({text}) AS x)" for text in _renumbered(statements)]  # noqa: S608
-    return f"SELECT {', '.join(arrays)}"
+    return f"SELECT {', '.join(map(_array, _renumbered(statements)))}"
 
 
 @lru_cache(maxsize=64)
-def counts_of(statements: tuple[str, ...]) -> str:
+def counts_of(statements: tuple[str, ...], asked: tuple[str, ...] = (), guards: int = 0) -> str:
     """One statement that carries out all of them, and tells how many rows each touched.
 
-    The counts are taken in this order, which is what makes the statements run in it.
+    The counts are taken in this order, which is what makes the statements run in it. Behind them
+    its row has an array of rows for each SELECT of `asked`, which is answered last. The first
+    `guards` have to touch as many rows as the last arguments say, one for each; otherwise nothing
+    behind them is begun, and the server reports a division by zero.
     """
-    steps = [f"s{n} AS ({text} RETURNING 1)" for n, text in enumerate(_renumbered(statements))]
-    counts = [f"(SELECT count(*) FROM s{n})" for n in range(len(statements))]  # noqa: S608
-    return f"WITH {', '.join(steps)} SELECT {', '.join(counts)}"
+    texts = _renumbered((*statements, *asked))
+    steps = [f"s{n} AS ({text} RETURNING 1)" for n, text in enumerate(texts[: len(statements)])]
+    told = [f"(SELECT count(*) FROM s{n})" for n in range(len(statements))]  # noqa: S608
+    last = _last_mark(texts)
+    for n in range(guards):
+        wanted = f"count(*) = ${last + n + 1}::bigint"
+        told[n] = f"(SELECT count(*) / ({wanted})::int FROM s{n})"  # noqa: S608
+    arrays = map(_array, texts[len(statements) :])
+    return f"WITH {', '.join(steps)} SELECT {', '.join((*told, *arrays))}"
+
+
+def _array(text: str) -> str:
+    return f"ARRAY(SELECT x FROM ({text}) AS x)"  # noqa: S608
 
 
 def _renumbered(statements: Sequence[str]) -> list[str]:
     texts: list[str] = []
     before = 0
     for statement in statements:
-        last = before + max(int(found[1]) for found in _MARK.finditer(statement))
+        last = before + _last_mark((statement,))
         texts.append(
             _MARK.sub(lambda found, behind=before: f"${behind + int(found[1])}", statement)
         )
         before = last
     return texts
+
+
+def _last_mark(texts: Sequence[str]) -> int:
+    return max(int(found[1]) for text in texts for found in _MARK.finditer(text))

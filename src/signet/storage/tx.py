@@ -104,10 +104,17 @@ class Tx(ReadTx, Protocol):
         ...
 
     async def execute_all(
-        self, steps: Sequence[tuple[PerRow, Sequence[tuple[Value, ...]]]], /
+        self,
+        steps: Sequence[tuple[PerRow, Sequence[tuple[Value, ...]]]],
+        /,
+        *asked: Ask[Any],
+        guards: int = 0,
     ) -> list[int]:
         """Run `execute_each` for every step in one round trip; how many rows each touched.
 
-        No step sees what another one wrote, and rows are locked in the order of the steps.
+        No step sees what another one wrote, and rows are locked in the order of the steps. The
+        first `guards` compare and swap: raises `Raced`, before any later step, where one of them
+        touched fewer rows than it has. Last, in the same trip, `asked` is answered as by `ask`;
+        nothing that a step writes may be asked for.
         """
         ...
