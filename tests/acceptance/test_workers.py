@@ -7,9 +7,10 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.fleet import Heard, gateway, half_sent, load, metric, postgres_settings, workers_of
 from tests.inprocess import invoice
@@ -71,6 +72,36 @@ async def test_every_family_is_told_from_the_start(tmp_path: Path) -> None:
         assert alone <= told
         assert metric(live, "signet_denied_total") == 0
         assert 'signet_billing_enqueued_total{type="vex"} 0.0' in page
+
+
+async def test_connections_are_shared(tmp_path: Path) -> None:
+    """Callers that stay connected are spread evenly, and a new worker has its part of the next."""
+    with gateway(tmp_path, workers=2) as live, ExitStack() as callers:
+
+        def connected(count: int) -> None:
+            for _ in range(count):
+                caller = callers.enter_context(socket.create_connection(("127.0.0.1", live.port)))
+                caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n")
+                assert caller.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+        def counts() -> dict[int, int]:
+            return {pid: _connections(pid, live.port) for pid in workers_of(live.process)}
+
+        connected(40)
+        one, other = counts().values()
+        assert one + other == 40
+        assert abs(one - other) <= 6
+        died, stays = workers_of(live.process)
+        os.kill(died, signal.SIGKILL)
+
+        def is_back() -> bool:
+            connected(1)
+            return any(count for pid, count in counts().items() if pid not in (died, stays))
+
+        until(is_back)
+        before = counts()[stays]
+        connected(before)
+        assert counts()[stays] - before <= 6
 
 
 async def test_gauges_of_the_dead_go(tmp_path: Path) -> None:
@@ -203,6 +234,11 @@ async def test_eight_start_at_once(tmp_path: Path) -> None:
             assert live.line.endswith(", 8 workers\n")
             assert len(workers_of(live.process)) == 8
             assert live.exchange(invoice(), key="one").status == 200
+
+
+def _connections(pid: int, port: int) -> int:
+    found = psutil.Process(pid).net_connections("tcp")
+    return sum(each.status == "ESTABLISHED" and each.laddr[1] == port for each in found)
 
 
 def _runs(pid: int) -> bool:

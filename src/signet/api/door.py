@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Transport
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from http import HTTPStatus
 from itertools import count
 from operator import itemgetter
@@ -25,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from signet.api.direct import allow_direct
 from signet.api.problems import MEDIA_TYPE, PROBLEMS, problem
+from signet.api.turns import Turns
 from signet.telemetry.metrics import Metrics
 
 _LOOK_S: Final = 1.0
@@ -64,14 +67,16 @@ class _Phase(IntEnum):
 
 
 class Door:
-    """All connections of a process."""
+    """All connections of a process. Whoever is set as `tell` hears each time how many they are."""
 
     def __init__(self, limits: DoorLimits, metrics: Metrics) -> None:
         self.limits = limits
         self.metrics = metrics
+        self.tell: Callable[[int], object] = _nobody
         self.connections: set[GuardedProtocol] = set()
         self.now_s = 0.0
         self.numbers = count()
+        self.turns = Turns()
         self._idle: list[GuardedProtocol] = []
         self._searches = 0
 
@@ -107,9 +112,19 @@ class Door:
             if connection.waits_since is not None:
                 self.refused("evicted")
                 connection.transport.abort()
-                self.connections.discard(connection)
+                self.discard(connection)
                 return True
         return False
+
+    def add(self, connection: GuardedProtocol) -> None:
+        """Count a connection in."""
+        self.connections.add(connection)
+        self.tell(len(self.connections))
+
+    def discard(self, connection: GuardedProtocol) -> None:
+        """Count a connection out, if it is in."""
+        self.connections.discard(connection)
+        self.tell(len(self.connections))
 
     def _find_idle(self) -> bool:
         """Line up who waits, the longest last. Often in a second only if it led to something."""
@@ -165,11 +180,11 @@ class GuardedProtocol(HttpToolsProtocol):
             transport.write(_answer("too_many_connections", "all connections are in use"))
             transport.close()
             self._phase = _Phase.REFUSED
-        door.connections.add(self)
+        door.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give the place back."""
-        self.door.connections.discard(self)
+        self.door.discard(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -286,7 +301,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._running = cycle
         self._running_since_s = self.door.now_s
         allow_direct(cycle)
-        super()._start_asgi_task(cycle, app)
+        self.door.turns.take(self.loop, partial(super()._start_asgi_task, cycle, app))
 
     def _throw_away(self, count: int) -> None:
         """Read on for a while, so that the caller can hear its answer; not for ever."""
@@ -333,6 +348,10 @@ class GuardedProtocol(HttpToolsProtocol):
         # throw away what comes, and close when the caller does, or a moment later.
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+
+def _nobody(count: int) -> None:
+    """Nobody wants to hear how many there are."""
 
 
 def _answer(code: str, detail: str) -> bytes:

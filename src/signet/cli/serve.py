@@ -17,7 +17,8 @@ import socket
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
 
 import uvicorn
 import uvloop
@@ -28,6 +29,7 @@ from signet.app import SIGNING_KEY_FILE, Gateway, open_gateway, settle_memory, s
 from signet.cli.arguments import new_command
 from signet.cli.config import warn_of_unread
 from signet.cli.exits import CommandFailed, Exit
+from signet.cli.sharing import Acceptor
 from signet.cli.supervisor import Place, supervise, take_place
 from signet.settings import Settings, read_settings, secret_values
 from signet.storage.database import SqliteConfig
@@ -36,6 +38,8 @@ from signet.telemetry.metrics import share_metrics
 
 if TYPE_CHECKING:
     from signet.cli.arguments import Subparsers
+
+Accept = Callable[[socket.socket, Callable[[], asyncio.Protocol]], Acceptor]
 
 _BACKLOG: Final = 2048
 _TICK_S: Final = 0.05
@@ -97,26 +101,15 @@ async def _serve(settings: Settings, place: Place | None) -> None:
     with bound as listener:
         async with open_gateway(settings) as gateway:
             door = Door(_door_limits(settings), gateway.metrics)
-            server = _Server(
-                uvicorn.Config(
-                    gateway.asgi,
-                    http=door.protocol,
-                    ws="none",
-                    lifespan="off",
-                    log_config=None,
-                    log_level="error",  # what callers do wrong is counted, not written down
-                    access_log=False,
-                    server_header=False,
-                    proxy_headers=False,
-                    backlog=_BACKLOG,
-                    timeout_graceful_shutdown=1,
-                ),
-                on_start=lambda: _announce(settings, gateway, listener, place),
-            )
-            stop = _stop_signals(server, place)
             settle_memory()
             with libraries_speak_in(gateway.log):
                 async with asyncio.TaskGroup() as tasks:
+                    server = _Server(
+                        _uvicorn_config(gateway, door),
+                        accept=_accepting(place, door, tasks),
+                        on_start=lambda: _announce(settings, gateway, listener, place),
+                    )
+                    stop = _stop_signals(server, place)
                     watching = tasks.create_task(door.watch())
                     serving = tasks.create_task(server.serve([listener]))
                     await stop.wait()
@@ -125,6 +118,30 @@ async def _serve(settings: Settings, place: Place | None) -> None:
                     server.should_exit = True
                     await serving
                     watching.cancel()
+
+
+def _uvicorn_config(gateway: Gateway, door: Door) -> uvicorn.Config:
+    return uvicorn.Config(
+        gateway.asgi,
+        http=door.protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",  # what callers do wrong is counted, not written down
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=1,
+    )
+
+
+def _accepting(place: Place | None, door: Door, tasks: asyncio.TaskGroup) -> Accept | None:
+    """How to accept next to other workers; None where this process is alone."""
+    if place is None:
+        return None
+    door.tell = place.share.tell
+    return partial(Acceptor, share=place.share, backlog=_BACKLOG, tasks=tasks)
 
 
 def _door_limits(settings: Settings) -> DoorLimits:
@@ -157,10 +174,13 @@ def _allow_files(connections: int) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn that leaves signals to us and says when it listens."""
+    """Uvicorn that leaves signals, and accepting where it is not alone, to us."""
 
-    def __init__(self, config: uvicorn.Config, *, on_start: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, *, accept: Accept | None, on_start: Callable[[], None]
+    ) -> None:
         super().__init__(config)
+        self._accept = accept
         self._on_start = on_start
 
     @contextmanager
@@ -170,8 +190,18 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening, then say so."""
-        await super().startup(sockets)
+        if self._accept is None or sockets is None:
+            await super().startup(sockets)
+        else:
+            acceptors = [self._accept(listener, self._protocol) for listener in sockets]
+            self.servers = cast("list[asyncio.Server]", acceptors)
+            self.started = True
         self._on_start()
+
+    def _protocol(self) -> asyncio.Protocol:
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        state, app_state = self.server_state, self.lifespan.state
+        return make(config=self.config, server_state=state, app_state=app_state)
 
 
 def _stop_signals(server: uvicorn.Server, place: Place | None) -> asyncio.Event:

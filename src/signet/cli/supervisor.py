@@ -3,6 +3,7 @@
 The supervisor binds and never serves. Each worker is the same command in a process of its own that
 inherits the listening socket and one end of a socket pair: on it the worker says once that it
 listens, and by its end of file the worker learns that the supervisor is gone, however it died.
+How connections spread over the workers is `signet.cli.sharing`.
 A worker keeps its slot's number over all its lives, so that its counters go on where they were.
 """
 
@@ -22,12 +23,14 @@ from typing import Final
 from structlog.typing import FilteringBoundLogger
 
 from signet.cli.exits import Exit
+from signet.cli.sharing import Share, Shares, open_shares
 from signet.core.backoff import full_jitter_us
 from signet.telemetry.metrics import forget_gauges
 from signet.telemetry.metrics_directory import MetricsDirectory, open_metrics_directory
 
 _SLOT: Final = "SIGNET_WORKER_SLOT"
 _SOCKETS: Final = "SIGNET_WORKER_SOCKETS"
+_SHARES: Final = "SIGNET_WORKER_SHARES"
 _METRICS: Final = "SIGNET_WORKER_METRICS"
 _PROGRAM: Final = "import sys; from signet.cli.main import main; sys.exit(main())"
 # Leaves the current directory out of the path: a file there must not stand in for a module.
@@ -47,6 +50,7 @@ class Place:
     slot: int
     listener: socket.socket
     supervisor: socket.socket
+    share: Share
     metrics_dir: str
 
     def listening(self, line: str) -> None:
@@ -60,13 +64,23 @@ def take_place(environ: MutableMapping[str, str]) -> Place | None:
 
     It is taken out of `environ`: a process that this one starts is no worker.
     """
-    slot, sockets, metrics_dir = (environ.pop(name, None) for name in (_SLOT, _SOCKETS, _METRICS))
-    if slot is None or sockets is None or metrics_dir is None:
+    slot, sockets, shares, metrics_dir = (
+        environ.pop(name, None) for name in (_SLOT, _SOCKETS, _SHARES, _METRICS)
+    )
+    if slot is None or sockets is None or shares is None or metrics_dir is None:
         return None
     listener, supervisor = (socket.socket(fileno=int(number)) for number in sockets.split(","))
     for inherited in (listener, supervisor):
         inherited.set_inheritable(False)
-    return Place(slot=int(slot), listener=listener, supervisor=supervisor, metrics_dir=metrics_dir)
+    with open(int(shares), "r+b") as counts:
+        share = Share(counts.fileno(), int(slot))
+    return Place(
+        slot=int(slot),
+        listener=listener,
+        supervisor=supervisor,
+        share=share,
+        metrics_dir=metrics_dir,
+    )
 
 
 def supervise(
@@ -77,9 +91,10 @@ def supervise(
     The code is `Exit.DONE` after a stop in order; that of the worker that could not start, which
     has told the reason itself; `Exit.FAILED` if a worker had to be killed at the end.
     """
-    with open_metrics_directory() as metrics:
+    with open_metrics_directory() as metrics, open_shares(workers) as shares:
         supervisor = Supervisor(
             listener=listener,
+            shares=shares,
             workers=workers,
             stop_s=drain_s + _STOP_MORE_S,
             metrics=metrics,
@@ -95,12 +110,14 @@ class Supervisor:
         self,
         *,
         listener: socket.socket,
+        shares: Shares,
         workers: int,
         stop_s: float,
         metrics: MetricsDirectory,
         log: FilteringBoundLogger,
     ) -> None:
         self._listener = listener
+        self._shares = shares
         self._stop_s = stop_s
         self._metrics = metrics
         self._log = log
@@ -153,6 +170,7 @@ class Supervisor:
                 started = loop.time()
                 code = await self._run_worker(slot)
                 forget_gauges(slot, self._metrics.path)
+                self._shares.vacate(slot)
                 if self._stopping.is_set():
                     return
                 if not settled.is_set():
@@ -201,6 +219,7 @@ class Supervisor:
 
     async def _spawn(self, slot: int, channel: socket.socket) -> asyncio.subprocess.Process:
         inherited = (self._listener.fileno(), channel.fileno())
+        shares = self._shares.descriptor
         lock = self._metrics.lock  # held by every worker too, for as long as it lives
         return await asyncio.create_subprocess_exec(
             *_COMMAND,
@@ -208,10 +227,11 @@ class Supervisor:
                 **os.environ,
                 _SLOT: str(slot),
                 _SOCKETS: ",".join(map(str, inherited)),
+                _SHARES: str(shares),
                 _METRICS: self._metrics.path,
             },
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=inherited if lock is None else (*inherited, lock),
+            pass_fds=(*inherited, shares) if lock is None else (*inherited, shares, lock),
             # A Ctrl-C in the terminal reaches the supervisor alone, which passes it on once.
             start_new_session=True,
         )
