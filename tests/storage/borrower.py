@@ -20,6 +20,7 @@ from signet.telemetry.metrics import Metrics
 
 ROUNDS = 2
 BORROWED = 40
+PATIENCE_S = 30.0
 CROWD = 32
 
 
@@ -60,9 +61,13 @@ class Caller:
         return let_in
 
     async def borrow(self) -> None:
-        """Ask below the rate, until enough were let in without a look."""
+        """Ask below the rate, until enough were let in without a look.
+
+        Where every look takes as long as what it borrows may be kept, none ever are.
+        """
         borrowed = 0
-        while borrowed < BORROWED:
+        end_s = time.monotonic() + PATIENCE_S
+        while borrowed < BORROWED and time.monotonic() < end_s:
             await self._crowd()
             for _ in range(CROWD):
                 before = self._database.looks

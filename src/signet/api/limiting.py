@@ -8,7 +8,7 @@ seconds that much comes back: 600 a minute with a burst of 100 are `"tenant";q=1
 from __future__ import annotations
 
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import assert_never
 
@@ -17,9 +17,8 @@ from starlette.types import Send
 
 from signet.api.operations import problem_response
 from signet.core.ids import TenantId
-from signet.core.ratelimit import Rate
 from signet.core.tenant import Principal
-from signet.gateway.limits import Admitted, Bounds, Gauge, Limited, Limits, Policy, Unchecked
+from signet.gateway.limits import Admitted, Bounds, Gauge, Limited, Limits, Share, Unchecked
 
 _WHOSE = {"tenant": "the tenant's", "key": "the key's"}
 
@@ -53,6 +52,12 @@ async def _counted(
     match passage:
         case Admitted(gauges):
             response = await call()
+            if gauges:
+                response.raw_headers += (
+                    (b"ratelimit-policy", _policies_of(bounds)),
+                    (b"ratelimit", _standing(gauges)),
+                )
+            return response
         case Limited(gauges):
             spent = gauges[-1]
             wait_s = spent.standing.next_us / 1_000_000
@@ -61,22 +66,25 @@ async def _counted(
             )
             detail = f"{_WHOSE[spent.policy]} rate is used up: {rate}"
             response = problem_response("rate_limited", detail, retry_after_s=wait_s)
+            response.raw_headers += (
+                (b"ratelimit-policy", _policies(gauges)),
+                (b"ratelimit", _standing(gauges)),
+            )
+            return response
         case Unchecked():
             detail = "the shared rate limits do not answer; nothing was done"
             return problem_response("limits_unavailable", detail, retry_after_s=1)
         case _:
             assert_never(passage)
-    if gauges:
-        response.raw_headers += (
-            (b"ratelimit-policy", _policies(tuple([(g.policy, g.rate) for g in gauges]))),
-            (b"ratelimit", _standing(gauges)),
-        )
-    return response
 
 
 @lru_cache(maxsize=1024)
-def _policies(rates: tuple[tuple[Policy, Rate], ...]) -> bytes:
-    items = [f'"{policy}";q={rate.burst};w={rate.refill_s}' for policy, rate in rates]
+def _policies_of(bounds: Bounds) -> bytes:
+    return _policies(bounds.shares)
+
+
+def _policies(rates: Iterable[Share | Gauge]) -> bytes:
+    items = [f'"{each.policy}";q={each.rate.burst};w={each.rate.refill_s}' for each in rates]
     return ", ".join(items).encode()
 
 

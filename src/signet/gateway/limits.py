@@ -64,9 +64,12 @@ class Share(NamedTuple):
     rate: Rate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bounds:
-    """The limits of one caller: its rates in the order in which they are taken of."""
+    """The limits of one caller: its rates in the order in which they are taken of.
+
+    There is one for a caller as long as they hold, so that it may be known again by identity.
+    """
 
     shares: tuple[Share, ...]
     concurrency: int | None
@@ -187,8 +190,10 @@ class _Crowd:
         self.purses = purses
         self._renewed = renewed
 
-    def of_keys(self) -> list[Want]:
-        """Return what is wanted of the keys' buckets."""
+    def first(self) -> list[Want]:
+        """Return what is wanted of the keys' buckets, or of all where nobody waits."""
+        if not self.waiting:
+            return [*self._wants("key", ()), *self._wants("tenant", ())]
         return self._wants(
             "key",
             (
@@ -199,8 +204,10 @@ class _Crowd:
             ),
         )
 
-    def of_tenants(self, keys: Sequence[Bucket]) -> list[Want]:
+    def then(self, keys: Sequence[Bucket]) -> list[Want]:
         """Return what is wanted of the tenants' by those whom their keys' buckets let through."""
+        if not self.waiting:
+            return []
         left = {key.name: key.granted + len(self.purses[key.name].aside) for key in keys}
         return self._wants("tenant", self._let_through(left))
 
@@ -378,7 +385,7 @@ class Limits:
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 taken = await self._database.transient(
-                    limits.take_in_turn, crowd.of_keys(), crowd.of_tenants
+                    limits.take_in_turn, crowd.first(), crowd.then
                 )
         except StorageError as error:
             self._failed(error.code, error.detail)
@@ -415,7 +422,9 @@ class Limits:
         purses: list[_Purse] = []
         for share in shares:
             purse = self._purses.get(share.name)
-            if purse is None or purse.rate != share.rate or not purse.in_time(now_s):
+            if purse is None or not purse.in_time(now_s):
+                return None
+            if purse.rate is not share.rate and purse.rate != share.rate:
                 return None
             purses.append(purse)
         gauges: list[Gauge] = []

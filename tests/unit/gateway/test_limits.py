@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from signet.core.ratelimit import per_minute
 from signet.core.tenant import Principal, read_keyring
 from signet.gateway import limits as module
 from signet.gateway.limits import (
@@ -19,6 +20,7 @@ from signet.gateway.limits import (
     Limited,
     Limits,
     Passage,
+    Share,
     Unchecked,
 )
 from signet.receipts.canonical import Json
@@ -706,3 +708,13 @@ async def test_not_everything_is_remembered(bench: Bench, monkeypatch: pytest.Mo
         assert other is not None
         assert await ask(limits, other) == {Admitted: 1}
         assert isinstance(at_once(limits, first), Admitted) == kept
+
+
+def test_what_is_renewed_for_nobody_takes_one_statement() -> None:
+    """Where nobody waits nothing depends on what the keys' buckets let through."""
+    rate = per_minute(60_000, 10_000)
+    shares = [Share("tenant", "tenant/a", rate), Share("key", "key/a/k", rate)]
+    purses = {share.name: module._Purse(rate, 0.0) for share in shares}
+    crowd = module._Crowd([], shares, purses)
+    assert [want.bucket for want in crowd.first()] == ["key/a/k", "tenant/a"]
+    assert crowd.then([]) == []
