@@ -75,7 +75,8 @@ async def test_every_family_is_told_from_the_start(tmp_path: Path) -> None:
 
 
 async def test_connections_are_shared(tmp_path: Path) -> None:
-    """Callers that stay connected are spread evenly, and a new worker has its part of the next."""
+    """Callers that stay connected are spread over all, and a new worker has most of the next: not
+    all, for nobody waits for one that has no time."""
     with gateway(tmp_path, workers=2) as live, ExitStack() as callers:
 
         def connected(count: int) -> None:
@@ -90,7 +91,7 @@ async def test_connections_are_shared(tmp_path: Path) -> None:
         connected(40)
         one, other = counts().values()
         assert one + other == 40
-        assert abs(one - other) <= 6
+        assert min(one, other) >= 10
         died, stays = workers_of(live.process)
         os.kill(died, signal.SIGKILL)
 
@@ -101,7 +102,7 @@ async def test_connections_are_shared(tmp_path: Path) -> None:
         until(is_back)
         before = counts()[stays]
         connected(before)
-        assert counts()[stays] - before <= 6
+        assert counts()[stays] - before < before / 2
 
 
 async def test_gauges_of_the_dead_go(tmp_path: Path) -> None:
@@ -237,7 +238,10 @@ async def test_eight_start_at_once(tmp_path: Path) -> None:
 
 
 def _connections(pid: int, port: int) -> int:
-    found = psutil.Process(pid).net_connections("tcp")
+    try:
+        found = psutil.Process(pid).net_connections("tcp")
+    except psutil.NoSuchProcess:  # it died just now
+        return 0
     return sum(each.status == "ESTABLISHED" and each.laddr[1] == port for each in found)
 
 
