@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from pathlib import Path
 from typing import Any
+
+from tests.storage.config import patient
 
 from signet.core.ratelimit import Rate
 from signet.gateway.limits import Admitted, Bounds, LimitDefaults, Limits, Share
-from signet.storage.database import Database, PostgresConfig, SqliteConfig, open_database
+from signet.storage.database import Database, open_database
 from signet.telemetry.logs import build_logger
 from signet.telemetry.metrics import Metrics
 
@@ -89,12 +90,7 @@ class Caller:
 async def main() -> None:
     """Read the arguments and ask."""
     kind, where, interval_us, burst = sys.argv[1:]
-    config = (
-        SqliteConfig(path=Path(where), busy_s=60)
-        if kind == "sqlite"
-        else PostgresConfig(url=where, lock_s=60, connect_s=60)
-    )
-    async with open_database(config) as db, asyncio.TaskGroup() as tasks:
+    async with open_database(patient(kind, where)) as db, asyncio.TaskGroup() as tasks:
         caller = Caller(db, Rate(int(interval_us), int(burst)))
         looking = tasks.create_task(look(caller.limits))
         for _ in range(ROUNDS):

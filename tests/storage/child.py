@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 
+from tests.storage.config import patient
 from tests.storage.ledger import TENANT, hashes, pending, seal
 
 from signet.core.audit import Entry
 from signet.core.ids import TenantId
 from signet.storage.committer import Committer, open_committer
-from signet.storage.database import PostgresConfig, SqliteConfig, open_database
+from signet.storage.database import open_database
 
 
 async def worker(committer: Committer, name: str, number: int, count: int) -> None:
@@ -30,13 +30,8 @@ async def worker(committer: Committer, name: str, number: int, count: int) -> No
 async def main() -> None:
     """Read the arguments and run sixteen workers."""
     kind, where, name, count = sys.argv[1:]
-    config = (
-        SqliteConfig(path=Path(where), busy_s=60)
-        if kind == "sqlite"
-        else PostgresConfig(url=where, lock_s=60, connect_s=60)
-    )
     async with (
-        open_database(config) as db,
+        open_database(patient(kind, where)) as db,
         open_committer(db, seal) as committer,
         asyncio.TaskGroup() as tasks,
     ):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 
-from signet.storage.database import PostgresConfig, SqliteConfig, open_database
+from tests.storage.config import patient
+
+from signet.storage.database import open_database
 from signet.storage.limits import Want, take
 
 TAKES = 400
@@ -18,12 +19,7 @@ TAKES = 400
 async def main() -> None:
     """Read the arguments and take."""
     kind, where, interval_us, burst = sys.argv[1:]
-    config = (
-        SqliteConfig(path=Path(where), busy_s=60)
-        if kind == "sqlite"
-        else PostgresConfig(url=where, lock_s=60, connect_s=60)
-    )
-    async with open_database(config) as db:
+    async with open_database(patient(kind, where)) as db:
         for _ in range(TAKES):
             [bucket] = await db.transient(take, [Want("b", 3, int(interval_us), int(burst))])
             print(bucket.now_us, bucket.granted, flush=True)

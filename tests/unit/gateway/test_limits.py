@@ -496,6 +496,16 @@ async def test_both_rates_are_borrowed_of(bench: Bench) -> None:
     assert await left(bench, principal) == {"key": 500 - 21 - 16, "tenant": 1000 - 21 - 16}
 
 
+async def let_in(limits: Limits, bounds: module.Bounds) -> Admitted:
+    """Wait for a look, which lets in."""
+    asked = asyncio.gather(limits.admit(bounds))
+    await asyncio.sleep(0)
+    await limits.take_waiting()
+    [told] = await asked
+    assert isinstance(told, Admitted)
+    return told
+
+
 async def test_who_waits_for_its_tenant_uses_what_is_borrowed_of_its_key(bench: Bench) -> None:
     """It is let through to its tenant's bucket by a unit that its key has here."""
     limits = bench.limits()
@@ -505,11 +515,7 @@ async def test_who_waits_for_its_tenant_uses_what_is_borrowed_of_its_key(bench: 
         assert isinstance(at_once(limits, who(**LENDS)), Admitted)
     bounds = limits.of(principal)
     assert bounds is not None
-    asked = asyncio.gather(limits.admit(bounds))
-    await asyncio.sleep(0)
-    await limits.take_waiting()
-    [told] = await asked
-    assert isinstance(told, Admitted)
+    told = await let_in(limits, bounds)
     assert [gauge.standing.left for gauge in told.gauges] == [500 - 22, 1000 - 21 - 17]
 
 
@@ -680,11 +686,7 @@ async def test_a_bucket_that_was_lost_has_no_more_than_its_burst(bench: Bench) -
     narrow = who(**LENDS, key_rate_per_minute=1, key_rate_burst=2)
     bounds = limits.of(narrow)
     assert bounds is not None
-    asked = asyncio.gather(limits.admit(bounds))
-    await asyncio.sleep(0)
-    await limits.take_waiting()
-    [told] = await asked
-    assert isinstance(told, Admitted)
+    told = await let_in(limits, bounds)
     assert [gauge.standing.left for gauge in told.gauges] == [1, 1000]
     seen = {gauge.policy: gauge.standing.left for gauge in await limits.look(bounds)}
     assert seen == {"key": 1, "tenant": 1000}
